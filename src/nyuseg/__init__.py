@@ -1,0 +1,1 @@
+"""RGB-D semantic segmentation of NYUv2: folds, training, out-of-fold scores, submission."""

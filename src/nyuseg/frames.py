@@ -1,0 +1,94 @@
+"""Frames on disk, in the competition's layout.
+
+    train/{image,depth,label}/NNNNNN.png     test/{image,depth}/NNNNNN.png     [scenes.csv]
+
+Image: 8-bit RGB. Depth: 16-bit millimetres, 0 = missing. Label: 8-bit, 0..12, 255 = void.
+"""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from nyuseg.errors import UserError
+from nyuseg.files import write_bytes
+
+KINDS = {"train": ("image", "depth", "label"), "test": ("image", "depth")}
+
+# OpenCV logs each undecodable file to stderr; our own error names it once.
+cv2.setLogLevel(0)
+
+
+def frame_path(root: Path, split: str, kind: str, image_id: str) -> Path:
+    """Path of one file; `split` is train or test, `kind` image, depth or label."""
+    return root / split / kind / f"{image_id}.png"
+
+
+def list_ids(root: Path, split: str) -> list[str]:
+    """Ids of all images of a split, sorted by file name. Raises UserError when there are none."""
+    folder = root / split / "image"
+    ids = sorted(path.stem for path in folder.glob("*.png") if not path.name.startswith("."))
+    if not ids:
+        raise UserError(
+            f"{folder}: no PNG images; put the competition's data there, or write demo data with "
+            "'python src/prepare_data.py demo' and pass --input input/demo"
+        )
+    return ids
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read an RGB image, uint8 [H,W,3]. Raises UserError when absent, broken or of another kind."""
+    pixels = _decode(path)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise UserError(f"{path}: expected an 8-bit RGB image, found {describe(pixels)}")
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def read_depth(path: Path) -> np.ndarray:
+    """Read a depth map, uint16 [H,W] in millimetres, 0 = missing. Raises UserError as read_image.
+
+    A file that cannot be read is an error, never a map of zeros.
+    """
+    pixels = _decode(path)
+    if pixels.dtype != np.uint16 or pixels.ndim != 2:
+        raise UserError(f"{path}: expected 16-bit depth in mm, found {describe(pixels)}")
+    return pixels
+
+
+def read_label(path: Path) -> np.ndarray:
+    """Read a label map, uint8 [H,W] of 0..12 or 255 (void). Raises UserError as read_image."""
+    pixels = _decode(path)
+    if pixels.dtype != np.uint8 or pixels.ndim != 2:
+        raise UserError(f"{path}: expected an 8-bit label map, found {describe(pixels)}")
+    return pixels
+
+
+def describe(pixels: np.ndarray) -> str:
+    """What an array of pixels is, in words a user knows: '8-bit, 3 channels'."""
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    return f"{pixels.dtype.itemsize * 8}-bit, {channels} channel{'s' * (channels > 1)}"
+
+
+def _decode(path: Path) -> np.ndarray:
+    try:
+        data = np.fromfile(path, np.uint8)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    if pixels is None:
+        raise UserError(f"{path}: cannot be decoded as PNG; copy the file again")
+    return pixels
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write uint8 [H,W] / [H,W,3] (RGB) or uint16 [H,W] pixels as PNG, atomically."""
+    write_bytes(path, encode_png(pixels))
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """The PNG file of uint8 [H,W] / [H,W,3] (RGB) or uint16 [H,W] pixels."""
+    ordered = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
+    done, data = cv2.imencode(".png", ordered)
+    if not done:
+        raise ValueError(f"cannot encode {describe(pixels)} as PNG")
+    return data.tobytes()
