@@ -42,7 +42,7 @@ PALETTE = np.array(
 
 
 def colorize(mask: np.ndarray) -> np.ndarray:
-    """Turn a mask, uint8 [H,W] of 0..12 or 255, into an RGB picture, uint8 [H,W,3]; void is black."""
+    """Turn a mask, uint8 [H,W] of 0..12 or 255, into RGB, uint8 [H,W,3]; void is black."""
     table = np.zeros((256, 3), np.uint8)
     table[:NUM_CLASSES] = PALETTE
     return table[mask]

@@ -16,7 +16,7 @@ from nyuseg.files import write_bytes
 KINDS = {"train": ("image", "depth", "label"), "test": ("image", "depth")}
 
 # OpenCV logs each undecodable file to stderr; our own error names it once.
-cv2.setLogLevel(0)
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def frame_path(root: Path, split: str, kind: str, image_id: str) -> Path:

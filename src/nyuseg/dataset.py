@@ -1,0 +1,146 @@
+"""Frames as tensors: with labels for training, without for everything that predicts."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from nyuseg.augment import make_augmentation
+from nyuseg.config import Config, Data
+from nyuseg.depth import inverse_depth, linear_depth, log_depth
+from nyuseg.errors import UserError
+from nyuseg.fitting import fit_frame
+from nyuseg.frames import frame_path, read_depth, read_image, read_label
+
+Sample = dict[str, Any]
+DEPTH_CODES = {
+    "inverse_depth": inverse_depth,
+    "linear_depth": linear_depth,
+    "log_depth": log_depth,
+}
+
+
+def mix_seed(*numbers: int) -> int:
+    """One 32-bit seed from several numbers, so that no two places share a random stream."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def read_frame(root: Path, split: str, image_id: str, with_label: bool) -> dict[str, np.ndarray]:
+    """Read image, depth and, if asked, label of one frame at its native size.
+
+    Raises UserError, naming the file, when one is absent, broken, or of another size.
+    """
+    frame = {
+        "image": read_image(frame_path(root, split, "image", image_id)),
+        "depth": read_depth(frame_path(root, split, "depth", image_id)),
+    }
+    if with_label:
+        frame["label"] = read_label(frame_path(root, split, "label", image_id))
+    height, width = frame["image"].shape[:2]
+    for kind, pixels in frame.items():
+        if pixels.shape[:2] != (height, width):
+            raise UserError(
+                f"{frame_path(root, split, kind, image_id)}: {kind} is "
+                f"{pixels.shape[0]}x{pixels.shape[1]}, its image {height}x{width}"
+            )
+    return frame
+
+
+def network_input(image: np.ndarray, depth: np.ndarray, data: Data) -> torch.Tensor:
+    """Stack the channels that the config names: float32 [C,H,W].
+
+    image: uint8 [H,W,3]; RGB is normalised by mean and standard deviation. depth: uint16 [H,W] in
+    millimetres; its codes lie in 0..1, missing = 0. xy: the pixel's position in the input, 0..1
+    from left to right and from top to bottom (Exp050).
+    """
+    height, width = depth.shape
+    planes: list[np.ndarray] = []
+    for channel in data.channels:
+        if channel == "rgb":
+            rgb = (image / np.float32(255) - np.float32(data.mean)) / np.float32(data.std)
+            planes += list(rgb.transpose(2, 0, 1))
+        elif channel == "xy":
+            planes += list(np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height)))
+        else:
+            planes.append(DEPTH_CODES[channel](depth))
+    return torch.from_numpy(np.stack(planes).astype(np.float32))
+
+
+class PredictionSet(Dataset[Sample]):
+    """Frames of a split to predict on: `image` float32 [C,H,W], `id`, `size` (native H, W).
+
+    It never reads a label.
+    """
+
+    def __init__(self, root: Path, split: str, ids: Sequence[str], data: Data) -> None:
+        self.root, self.split, self.ids, self.data = root, split, list(ids), data
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        image_id = self.ids[index]
+        frame = read_frame(self.root, self.split, image_id, with_label=False)
+        size = frame["image"].shape[:2]
+        fitted = fit_frame(frame, self.data.size)
+        image = network_input(fitted["image"], fitted["depth"], self.data)
+        return {"image": image, "id": image_id, "size": size}
+
+
+class TrainingSet(Dataset[Sample]):
+    """Augmented training frames, addressed by (epoch, index).
+
+    A sample: `image` float32 [C,H,W], `label` int64 [H,W] (255 void), `depth` float32 [1,H,W]
+    linear in 0..1, `depth_valid` bool [1,H,W], `id`, `size`. Augmentation is a function of
+    (seed, fold, epoch, index) alone, whatever worker makes it.
+    """
+
+    def __init__(self, root: Path, ids: Sequence[str], config: Config, fold: int) -> None:
+        self.root, self.ids, self.config, self.fold = root, list(ids), config, fold
+        self.augment = make_augmentation(config.augment, config.data.size)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        image_id = self.ids[index]
+        native = read_frame(self.root, "train", image_id, with_label=True)
+        fitted = fit_frame(native, self.config.data.size)
+        frame = self.augment(fitted, mix_seed(self.config.seed, self.fold, epoch, index))
+        depth = frame["depth"]
+        return {
+            "image": network_input(frame["image"], depth, self.config.data),
+            "label": torch.from_numpy(frame["label"].astype(np.int64)),
+            "depth": torch.from_numpy(linear_depth(depth))[None],
+            "depth_valid": torch.from_numpy(depth > 0)[None],
+            "id": image_id,
+            "size": native["image"].shape[:2],
+        }
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """The order of one epoch as (epoch, index) keys, a function of (seed, fold, epoch)."""
+
+    def __init__(self, length: int, seed: int, fold: int) -> None:
+        self.length, self.seed, self.fold, self.epoch = length, seed, fold, 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng([self.seed, self.fold, self.epoch]).permutation(self.length)
+        return iter([(self.epoch, int(index)) for index in order])
+
+
+def collate(samples: list[Sample]) -> Sample:
+    """Stack tensors; keep ids and sizes as lists."""
+    return {
+        key: torch.stack([s[key] for s in samples])
+        if isinstance(samples[0][key], torch.Tensor)
+        else [s[key] for s in samples]
+        for key in samples[0]
+    }

@@ -1,0 +1,41 @@
+"""Encodings of depth. Millimetres come in, a missing pixel (0 mm) never looks like a near one."""
+
+import numpy as np
+
+# Metres; the range in which the depths of NYUv2 lie, as in the Exp060 report.
+DEPTH_MIN = 0.71
+DEPTH_MAX = 10.0
+
+
+def _clipped_metres(millimetres: np.ndarray) -> np.ndarray:
+    return np.clip(millimetres.astype(np.float32) / 1000, DEPTH_MIN, DEPTH_MAX)
+
+
+def linear_depth(millimetres: np.ndarray) -> np.ndarray:
+    """(d - 0.71) / (10 - 0.71) for d in metres, clipped to [0.71, 10]; float32 [H,W] in 0..1.
+
+    millimetres: uint16 [H,W]; missing pixels (0) give 0.
+    """
+    metres = _clipped_metres(millimetres)
+    return _masked((metres - DEPTH_MIN) / (DEPTH_MAX - DEPTH_MIN), millimetres)
+
+
+def inverse_depth(millimetres: np.ndarray) -> np.ndarray:
+    """(1/d - 1/10) / (1/0.71 - 1/10), as linear_depth: 1 is nearest, 0 is farthest or missing."""
+    metres = _clipped_metres(millimetres)
+    return _masked((1 / metres - 1 / DEPTH_MAX) / (1 / DEPTH_MIN - 1 / DEPTH_MAX), millimetres)
+
+
+def log_depth(millimetres: np.ndarray) -> np.ndarray:
+    """ln(d / 0.71) / ln(10 / 0.71), as linear_depth."""
+    metres = _clipped_metres(millimetres)
+    return _masked(np.log(metres / DEPTH_MIN) / np.log(DEPTH_MAX / DEPTH_MIN), millimetres)
+
+
+def to_metres(linear: np.ndarray) -> np.ndarray:
+    """The inverse of linear_depth: 0..1 to metres."""
+    return linear * (DEPTH_MAX - DEPTH_MIN) + DEPTH_MIN
+
+
+def _masked(encoded: np.ndarray, millimetres: np.ndarray) -> np.ndarray:
+    return np.where(millimetres > 0, encoded, 0).astype(np.float32)

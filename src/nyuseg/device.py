@@ -1,0 +1,48 @@
+"""Where and in which precision to compute."""
+
+import platform
+from importlib.metadata import version
+
+import torch
+
+LIBRARIES = ("torch", "timm", "segmentation-models-pytorch", "albumentations", "ttach", "numpy")
+
+
+def pick_device() -> torch.device:
+    """The GPU where there is one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast_dtype(device: torch.device, precision: str) -> torch.dtype:
+    """The dtype of matrix products: float32, or with `auto` the fast one of this device.
+
+    bfloat16 on GPUs from Ampere on and on processors with native bfloat16; float16 on older GPUs
+    (training then needs a loss scaler); float32 elsewhere.
+    """
+    if precision == "fp32":
+        return torch.float32
+    if device.type == "cuda":
+        ampere = torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.bfloat16 if ampere else torch.float16
+    # No public question tells native bfloat16 from emulated, which is slower than float32.
+    native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return torch.bfloat16 if native else torch.float32
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Mixed precision for a `with` block; does nothing when the dtype is float32."""
+    dtype = autocast_dtype(device, precision)
+    enabled = dtype != torch.float32
+    # torch accepts no float32 autocast, so a disabled one names bfloat16.
+    return torch.autocast(device.type, dtype if enabled else torch.bfloat16, enabled=enabled)
+
+
+def environment(device: torch.device, precision: str) -> dict[str, str]:
+    """Versions, device and precision of this run, for the record."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "python": platform.python_version(),
+        "device": f"{device.type} ({name}), {torch.get_num_threads()} CPU threads",
+        "precision": str(autocast_dtype(device, precision)).removeprefix("torch."),
+        **{library: version(library) for library in LIBRARIES},
+    }

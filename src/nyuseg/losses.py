@@ -1,0 +1,38 @@
+"""The losses of the report: cross entropy plus a tenth of the L1 of the depth."""
+
+import torch
+import torch.nn.functional as F
+
+from nyuseg.classes import VOID
+
+
+def multitask_loss(
+    output: dict[str, torch.Tensor], batch: dict[str, torch.Tensor], depth_weight: float
+) -> dict[str, torch.Tensor]:
+    """Losses of a batch, as scalars: `segmentation`, `depth` (0 without a depth head), `total`.
+
+    output: the model's, on the grid. batch: label int64 [N,H,W] with 255 void, depth [N,1,H,W]
+    linear in 0..1 and depth_valid bool [N,1,H,W]. The grid is upsampled to the input here, in
+    fp32. Void pixels and pixels without a depth count in neither the sum nor the mean; a batch
+    without any valid pixel gives 0, not NaN.
+    """
+    label = batch["label"]
+    segmentation = segmentation_loss(_upsample(output["logits"], label.shape[-2:]), label)
+    depth = segmentation.new_zeros(())
+    if "depth" in output:
+        prediction = _upsample(output["depth"], label.shape[-2:])
+        valid = batch["depth_valid"]
+        error = (prediction - batch["depth"]).abs() * valid
+        depth = error.sum() / valid.sum().clamp(min=1)
+    total = segmentation + depth_weight * depth
+    return {"total": total, "segmentation": segmentation, "depth": depth}
+
+
+def segmentation_loss(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Mean cross entropy over the pixels that are not void; logits [N,13,H,W], label [N,H,W]."""
+    total = F.cross_entropy(logits, label, ignore_index=VOID, reduction="sum")
+    return total / (label != VOID).sum().clamp(min=1)
+
+
+def _upsample(grid: torch.Tensor, size: torch.Size) -> torch.Tensor:
+    return F.interpolate(grid.float(), size, mode="bilinear", align_corners=False)

@@ -1,0 +1,140 @@
+"""The network: a shared encoder and decoder, a segmentation head and a depth head."""
+
+import logging
+from pathlib import Path
+
+import segmentation_models_pytorch as smp
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from nyuseg.classes import NUM_CLASSES
+from nyuseg.config import Config
+from nyuseg.config import Model as ModelOptions
+from nyuseg.errors import UserError
+from nyuseg.fitting import STRIDE
+
+
+class MultiTaskNet(nn.Module):
+    """Maps float [N,C,H,W] to a dict: `logits` [N,13,H/4,W/4] and, with a depth head, `depth`
+    [N,1,H/4,W/4] (linear in 0..1, see depth.linear_depth).
+
+    Both heads read the decoder's features at stride 4. The report's network upsamples the logits
+    inside (align_corners=True); here losses and masks do it, in one place each, and without
+    aligned corners, so that the frame's part of a padded grid maps the same at every input size.
+    """
+
+    def __init__(self, network: nn.Module, depth_head: bool) -> None:
+        super().__init__()
+        self.encoder, self.decoder = network.encoder, network.decoder
+        # smp's head is a convolution, an upsampling and an activation: only the first is wanted.
+        self.segmentation_head = network.segmentation_head[0]
+        channels = self.segmentation_head.in_channels
+        self.depth_head = nn.Conv2d(channels, 1, kernel_size=3, padding=1) if depth_head else None
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        features = self.decoder(self.encoder(image))
+        grid = [n // STRIDE for n in image.shape[-2:]]
+        if list(features.shape[-2:]) != grid:  # U-Net decodes to the input's size.
+            features = F.adaptive_avg_pool2d(features, grid)
+        output = {"logits": self.segmentation_head(features)}
+        if self.depth_head is not None:
+            output["depth"] = self.depth_head(features)
+        return output
+
+
+def build_model(config: Config, pretrained: bool = True) -> MultiTaskNet:
+    """Build the network of a configuration.
+
+    pretrained=False leaves random weights whatever the config says: for loading a checkpoint,
+    which needs no download. Raises UserError for an unknown encoder, or weights that are neither
+    here nor downloadable.
+    """
+    options = config.model
+    weights = options.encoder_weights if pretrained else None
+    network = _build_network(options, config.data.channel_count, weights == "imagenet")
+    if weights == "imagenet":
+        first = _input_convolution(network.encoder)
+        # smp and timm both lay the RGB filters over the channels in turn and scale them by 3/C.
+        rgb = first.weight.data[:, :3] * first.in_channels / 3
+        first.weight.data = expand_input(rgb, first.in_channels, options.input_init)
+    elif weights is not None:
+        _load_encoder(network.encoder, Path(weights), options.input_init)
+    return MultiTaskNet(network, options.depth_head)
+
+
+def _build_network(options: ModelOptions, channels: int, imagenet: bool) -> nn.Module:
+    # For a timm encoder (tu-...) smp takes True: the name itself says which weights.
+    weights = (options.encoder.startswith("tu-") or "imagenet") if imagenet else None
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # Our error says it in a line.
+    try:
+        return smp.create_model(
+            options.decoder,
+            encoder_name=options.encoder,
+            encoder_weights=weights,
+            in_channels=channels,
+            classes=NUM_CLASSES,
+        )
+    except OSError:
+        raise UserError(
+            f"model.encoder_weights: the ImageNet weights of {options.encoder} cannot be "
+            "downloaded; connect to the internet once, or --set model.encoder_weights=FILE with a "
+            "copy of them, or =null to train from random weights"
+        ) from None
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).strip('"').split())
+        raise UserError(
+            f"model.encoder: {options.encoder} with {options.decoder}: {reason:.120}"
+        ) from None
+
+
+def expand_input(rgb: torch.Tensor, channels: int, init: str) -> torch.Tensor:
+    """Filters for more input channels from RGB filters: [K,3,h,w] to [K,channels,h,w].
+
+    init: `smp` lays R, G, B over the channels in turn and scales all by 3/channels, so that the
+    response keeps its size; `zeros` keeps RGB and starts the others at 0; `mean` keeps RGB and
+    starts the others at the mean of the RGB filters.
+    """
+    extra = channels - 3
+    if init == "smp":
+        turn = torch.arange(channels) % 3
+        return rgb[:, turn] * 3 / channels
+    fill = rgb.mean(1, keepdim=True) if init == "mean" else torch.zeros_like(rgb[:, :1])
+    return torch.cat([rgb, fill.expand(-1, extra, -1, -1)], 1).contiguous()
+
+
+def _input_convolution(encoder: nn.Module) -> nn.Conv2d:
+    return next(module for module in encoder.modules() if isinstance(module, nn.Conv2d))
+
+
+def _load_encoder(encoder: nn.Module, path: Path, init: str) -> None:
+    """Load a local file of encoder weights (safetensors, or a PyTorch file of plain tensors)."""
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError) as error:
+        raise UserError(f"model.encoder_weights: {path}: {_first_line(error)}") from None
+    except Exception as error:  # pickle.UnpicklingError: anything but plain tensors is refused.
+        raise UserError(
+            f"model.encoder_weights: {path}: refused, not plain tensors ({type(error).__name__})"
+        ) from None
+    own = encoder.state_dict()
+    first = _input_convolution(encoder).weight
+    for key, tensor in state.items():
+        if key in own and own[key].shape == first.shape and tensor.shape[1:2] == (3,):
+            state[key] = expand_input(tensor, first.shape[1], init)
+    missing = [key for key in own if key not in state or state[key].shape != own[key].shape]
+    if missing:
+        raise UserError(
+            f"model.encoder_weights: {path}: no fitting tensor for {missing[0]} "
+            f"({len(missing)} of {len(own)}); is it for another encoder?"
+        )
+    encoder.load_state_dict({key: state[key] for key in own})
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
