@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nyuseg.errors import UserError
-from nyuseg.frames import read_image, write_png
+from nyuseg.frames import write_png
 from nyuseg.integrity import Fault, full_check, quick_check, require_clean
 
 HEIGHT, WIDTH = 12, 16
@@ -268,14 +268,6 @@ def test_require_clean_is_one_line(root: Path) -> None:
     assert str(caught.value).startswith(f"{root / TEST_LABEL}: empty file")
     assert str(caught.value).endswith(f"(and 2 more; {command})")
     assert "\n" not in str(caught.value)
-
-
-def test_decoder_alone_does_not_find_truncation(tmp_path: Path) -> None:
-    """Why the chunks are checked: the decoder may fill the missing part of a cut file."""
-    path = tmp_path / "cut.png"
-    write_png(path, np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8))
-    without_end(path)
-    assert read_image(path).shape == (300, 400, 3)
 
 
 def one_fault(faults: list[Fault], path: Path, words: str) -> None:

@@ -215,8 +215,8 @@ def _scene_faults(rows: list[dict[str, str]], listing: Listing) -> list[str]:
 def _damage(data: bytes) -> str:
     """What is wrong with the chunks of a PNG file, '' when all are whole up to IEND.
 
-    Decoders return a partly decoded picture for a truncated file without any error, so the
-    chunks' lengths and checksums decide (W3C PNG specification, 5.3).
+    Some versions of the decoder return a partly decoded picture for a truncated file without any
+    error, so the chunks' lengths and checksums decide (W3C PNG specification, 5.3).
     """
     at, kind = len(_SIGNATURE), b""
     while kind != b"IEND":

@@ -29,7 +29,7 @@ SCENES = PROJECT / "configs/nyuv2/scenes.csv"
 
 # HDF5 unpacks whole chunks, and a chunk may hold parts of many images: without a cache that holds
 # a layer of them, each image read would unpack all of them again. Per dataset; three are read.
-_CACHE_BYTES = 64 * 2**20
+_CACHE_BYTES = 128 * 2**20
 _CACHE_SLOTS = 10_007
 
 
@@ -55,9 +55,12 @@ def convert_mat(mat: Path, root: Path, raw_depth: bool = False, table: Path = SC
         todo = [row for row in rows if not all(path.exists() for path in _targets(root, row))]
         print(f"{mat}: {len(rows)} images, {len(rows) - len(todo)} of them already in {root}")
         classes = _class_table()
+        # Opened once: a dataset's cache goes when the dataset is closed.
+        sources = [data[name] for name in ("images", depth_name, "labels")]
         for row in _progress(todo):
             with _reading(mat):
-                image, depth, labels = _read(data, int(row["image_id"]), depth_name)
+                # [C,W,H] and [W,H] become [H,W,C] and [H,W].
+                image, depth, labels = (source[int(row["image_id"])].T for source in sources)
             if labels.max() >= len(classes):
                 raise UserError(
                     f"{mat}: image {row['image_id']} has label {labels.max()}, above "
@@ -152,12 +155,6 @@ def _remember_depth(root: Path, depth_name: str) -> None:
         write_json(note, {"dataset": depth_name})
     elif read_json(note) != {"dataset": depth_name}:
         raise UserError(f"{note}: holds other depth than '{depth_name}'; choose another folder")
-
-
-def _read(data: h5py.File, index: int, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image uint8 [H,W,3], depth float32 [H,W] in metres and labels uint16 [H,W] of one index."""
-    image = np.ascontiguousarray(data["images"][index].transpose(2, 1, 0))
-    return image, data[name][index].T, data["labels"][index].T
 
 
 def _progress(rows: list[dict[str, str]]) -> Iterator[dict[str, str]]:

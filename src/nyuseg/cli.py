@@ -1,0 +1,43 @@
+"""What all entry scripts share: options, one-line errors, exit codes."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from nyuseg.errors import UserError
+from nyuseg.files import PROJECT
+
+
+class Parser(argparse.ArgumentParser):
+    """Keeps the line breaks of examples; a wrong option is one line and exit code 1."""
+
+    def __init__(self, description: str | None, **options: object) -> None:
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(description=description, formatter_class=formatter, **options)
+
+    def error(self, message: str) -> None:
+        raise UserError(f"{message} (see --help)")
+
+
+def add_oof(parser: argparse.ArgumentParser) -> None:
+    """Add --oof, the folder of all experiments."""
+    parser.add_argument(
+        "--oof", default=str(PROJECT / "oof"), metavar="DIR", help="folder of all experiments"
+    )
+
+
+def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
+    """Run an entry script's main: a UserError becomes one line on stderr and exit code 1."""
+    try:
+        main(argv)
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # The reader, such as 'head', has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

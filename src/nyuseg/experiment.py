@@ -1,0 +1,104 @@
+"""The folder of an experiment, oof/<name>/: what it holds and how it is opened."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from nyuseg.config import Config, dump_config, parse_config
+from nyuseg.errors import UserError
+from nyuseg.files import read_json, write_json, write_text
+from nyuseg.folds import fold_hash, fold_table, leak_notice, read_folds, write_folds
+from nyuseg.frames import list_ids
+
+# Settings that change where and how fast, not what: they may differ when a run goes on.
+FREE_KEYS = {"train.workers", "predict.batch_size"}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An opened experiment: its folder, configuration, fold table and the data it was made from."""
+
+    folder: Path
+    config: Config
+    table: pd.DataFrame
+    input: Path
+
+    def fold_folder(self, fold: int) -> Path:
+        return self.folder / f"fold_{fold}"
+
+    def mask_path(self, image_id: str) -> Path:
+        return self.folder / "masks" / f"{image_id}.png"
+
+    def ids(self, fold: int, held_out: bool) -> list[str]:
+        """Ids of a fold's validation images, or of its training images."""
+        inside = self.table["fold"] == fold
+        return self.table["image_id"][inside if held_out else ~inside].tolist()
+
+    def is_finished(self, fold: int) -> bool:
+        return (self.fold_folder(fold) / "fold.json").exists()
+
+    @property
+    def notice(self) -> str | None:
+        return leak_notice(self.table)
+
+
+def create_experiment(config: Config, root: Path, oof: Path, fresh: bool = False) -> Experiment:
+    """Open oof/<name> for training: make it, or go on with it when config and data are the same.
+
+    fresh: move an existing folder aside (it is never deleted) and begin anew. Raises UserError
+    when the folder belongs to another configuration or other data.
+    """
+    folder = oof / config.name
+    if fresh and folder.exists():
+        aside = folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}")
+        folder.rename(aside)
+        print(f"moved the earlier {folder} to {aside}")
+    table = fold_table(root, list_ids(root, "train"), config.folds.count, config.folds.group)
+    experiment = Experiment(folder, config, table, root)
+    if (folder / "config.yaml").exists():
+        _require_same(open_experiment(folder.name, oof), experiment)
+    write_folds(folder / "folds.csv", table)
+    facts = {"input": str(root.resolve()), "folds": fold_hash(table), "notice": experiment.notice}
+    write_json(folder / "experiment.json", facts)
+    write_text(folder / "config.yaml", dump_config(config))
+    return experiment
+
+
+def open_experiment(name: str, oof: Path) -> Experiment:
+    """Open oof/<name> from its own files alone. Raises UserError when it is absent or broken."""
+    folder = oof / name
+    path = folder / "config.yaml"
+    if not path.exists():
+        found = ", ".join(sorted(p.parent.name for p in oof.glob("*/config.yaml"))) or "none"
+        raise UserError(f"{folder}: no such experiment (found: {found}); train it first")
+    config = parse_config(yaml.safe_load(path.read_text()), str(path))
+    facts = read_json(folder / "experiment.json")
+    table = read_folds(folder / "folds.csv", config.folds.group)
+    if fold_hash(table) != facts["folds"]:
+        raise UserError(f"{folder / 'folds.csv'}: changed since training; restore it")
+    return Experiment(folder, config, table, Path(facts["input"]))
+
+
+def _require_same(before: Experiment, now: Experiment) -> None:
+    old, new = _flatten(before.config.model_dump()), _flatten(now.config.model_dump())
+    changed = [key for key in new if old[key] != new[key] and key not in FREE_KEYS]
+    way_out = "use --set name=NEW_NAME for another experiment, or --fresh to start this one anew"
+    if changed:
+        shown = ", ".join(f"{key} was {old[key]}, now {new[key]}" for key in changed)
+        raise UserError(f"{now.folder}: begun with another configuration ({shown}); {way_out}")
+    if fold_hash(before.table) != fold_hash(now.table):
+        raise UserError(
+            f"{now.folder}: begun with other data ({before.input}, now {now.input}); {way_out}"
+        )
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        deeper = isinstance(value, dict)
+        flat |= _flatten(value, f"{prefix}{key}.") if deeper else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,180 @@
+"""Out-of-fold predictions: written by each fold, pooled and re-scored from the files."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from nyuseg.checkpoint import load_checkpoint, load_release
+from nyuseg.classes import CLASS_NAMES, NUM_CLASSES
+from nyuseg.dataset import PredictionSet
+from nyuseg.depth import DEPTH_MAX, DEPTH_MIN
+from nyuseg.device import environment
+from nyuseg.errors import UserError
+from nyuseg.experiment import Experiment
+from nyuseg.files import atomic_path, write_json, write_text
+from nyuseg.fitting import STRIDE, from_grid, to_mask
+from nyuseg.frames import frame_path, read_depth, read_label, write_png
+from nyuseg.metrics import confusion_matrix, summarize
+from nyuseg.predictor import Predictor
+from nyuseg.validate import depth_error
+
+
+def write_oof(experiment: Experiment, fold: int, device: torch.device) -> None:
+    """Predict the images that a fold did not train on, with its release weights, one view.
+
+    Writes masks/<id>.png (uint8, native size), fold_k/oof_probs.npy (float16 [n,13,h,w], the
+    padded grid), fold_k/oof_depth.npy (float16 [n,1,h,w], with a depth head), fold_k/oof_ids.txt
+    and, last of all, fold_k/fold.json, which marks the fold as finished.
+    """
+    config, folder = experiment.config, experiment.fold_folder(fold)
+    model, facts = load_release(folder, config)
+    ids = experiment.ids(fold, held_out=True)
+    if facts["valid_ids"] != ids:
+        raise UserError(f"{folder / 'weights.json'}: validated on other images than fold {fold}")
+    frames = PredictionSet(experiment.input, "train", ids, config.data)
+    predictor = Predictor([model], config, device)
+    grid = [n // STRIDE for n in config.data.size]
+    probabilities = np.empty((len(ids), NUM_CLASSES, *grid), np.float16)
+    depths = np.empty((len(ids), 1, *grid), np.float16) if config.model.depth_head else None
+    predictions = predictor.predict(frames, config.train.workers)
+    title = f"fold {fold} out-of-fold"
+    for i, prediction in enumerate(tqdm(predictions, title, len(ids), disable=None, leave=False)):
+        mask = to_mask(prediction.probabilities, prediction.size, config.data.size)
+        write_png(experiment.mask_path(prediction.id), mask)
+        probabilities[i] = prediction.probabilities.cpu().numpy()
+        if depths is not None:
+            depths[i] = prediction.depth.cpu().numpy()
+    _save_array(folder / "oof_probs.npy", probabilities)
+    if depths is not None:
+        _save_array(folder / "oof_depth.npy", depths)
+    write_text(folder / "oof_ids.txt", "".join(f"{image_id}\n" for image_id in ids))
+    write_json(folder / "fold.json", _fold_facts(folder, fold, facts["epoch"]))
+
+
+def _save_array(path: Path, array: np.ndarray) -> None:
+    with atomic_path(path) as temporary:
+        np.save(temporary, array)
+
+
+def _fold_facts(folder: Path, fold: int, epoch: int) -> dict[str, Any]:
+    last = load_checkpoint(folder / "last.pt")
+    seconds = sum(row["seconds"] for row in last["history"])
+    return {
+        "fold": fold,
+        "epoch": epoch,
+        "seconds": round(seconds, 1),
+        "best": {key: last["best"][key] for key in ("epoch", "confusion")},
+        "last": {key: last[key] for key in ("epoch", "confusion")},
+    }
+
+
+def pool(experiment: Experiment, device: torch.device) -> dict[str, Any]:
+    """Score all out-of-fold masks from their files and write oof/<exp>/cv.json.
+
+    One confusion matrix over all pixels that are not void. Raises UserError, naming it, for a
+    missing fold, an image predicted twice or not at all, or a missing mask.
+    """
+    check_pooling(experiment)
+    count = experiment.config.folds.count
+    rows, pooled = [], np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64)
+    depth_errors: list[float] = []
+    for fold in range(count):
+        confusion = np.zeros_like(pooled)
+        for image_id in tqdm(
+            read_oof_ids(experiment, fold), f"scoring fold {fold}", disable=None, leave=False
+        ):
+            label = read_label(frame_path(experiment.input, "train", "label", image_id))
+            confusion += confusion_matrix(label, read_label(experiment.mask_path(image_id)))
+        depth_errors += _depth_errors(experiment, fold)
+        pooled += confusion
+        rows.append({**_fold_row(experiment, fold), **_head(confusion)})
+    scores = summarize(pooled)
+    metres = float(np.mean(depth_errors)) * (DEPTH_MAX - DEPTH_MIN) if depth_errors else None
+    result = {
+        "experiment": experiment.config.name,
+        "notice": experiment.notice,
+        "images": len(experiment.table),
+        "predicts": experiment.config.predict.checkpoint,
+        **_head(pooled),
+        "class_iou": dict(zip(CLASS_NAMES, scores["class_iou"], strict=True)),
+        "depth_mae_m": metres,
+        "checkpoints": {kind: _pooled_checkpoint(experiment, kind) for kind in ("best", "last")},
+        "folds": rows,
+        "seconds": round(sum(row["seconds"] for row in rows), 1),
+        "environment": environment(device, experiment.config.train.precision),
+    }
+    write_json(experiment.folder / "cv.json", result)
+    return result
+
+
+def check_pooling(experiment: Experiment) -> None:
+    """Raise UserError unless every fold is finished and every image predicted exactly once."""
+    count = experiment.config.folds.count
+    missing = [str(fold) for fold in range(count) if not experiment.is_finished(fold)]
+    if missing:
+        raise UserError(
+            f"{experiment.folder}: fold {', '.join(missing)} not finished; run "
+            f"'python src/train_folds.py --fold {','.join(missing)}' with the same options"
+        )
+    seen = Counter(i for fold in range(count) for i in read_oof_ids(experiment, fold))
+    twice = sorted(image_id for image_id, times in seen.items() if times > 1)
+    wanted = set(experiment.table["image_id"])
+    for what, ids in (
+        ("predicted by two folds", twice),
+        ("predicted by no fold", sorted(wanted - set(seen))),
+        ("not in folds.csv", sorted(set(seen) - wanted)),
+    ):
+        if ids:
+            raise UserError(f"{experiment.folder}: image {ids[0]} is {what} ({len(ids)} such)")
+
+
+def read_oof_ids(experiment: Experiment, fold: int) -> list[str]:
+    """Ids in the order of oof_probs.npy. Raises UserError when the file is missing."""
+    path = experiment.fold_folder(fold) / "oof_ids.txt"
+    if not path.exists():
+        raise UserError(f"{path}: no such file; train fold {fold} again with --fresh")
+    return path.read_text().split()
+
+
+def _head(confusion: np.ndarray) -> dict[str, Any]:
+    scores = summarize(confusion)
+    return {key: scores[key] for key in ("miou", "pixel_accuracy")}
+
+
+def _fold_row(experiment: Experiment, fold: int) -> dict[str, Any]:
+    facts = json.loads((experiment.fold_folder(fold) / "fold.json").read_text())
+    best, last = (summarize(np.array(facts[kind]["confusion"])) for kind in ("best", "last"))
+    return {
+        "fold": fold,
+        "images": len(read_oof_ids(experiment, fold)),
+        "best_epoch": facts["best"]["epoch"],
+        "best_miou": best["miou"],
+        "last_miou": last["miou"],
+        "seconds": facts["seconds"],
+    }
+
+
+def _pooled_checkpoint(experiment: Experiment, kind: str) -> dict[str, Any]:
+    """Pooled score of the best or the last epochs, as validated while training."""
+    folds = range(experiment.config.folds.count)
+    facts = [json.loads((experiment.fold_folder(k) / "fold.json").read_text()) for k in folds]
+    return _head(np.sum([fact[kind]["confusion"] for fact in facts], axis=0))
+
+
+def _depth_errors(experiment: Experiment, fold: int) -> list[float]:
+    path = experiment.fold_folder(fold) / "oof_depth.npy"
+    if not path.exists():
+        return []
+    errors = []
+    grids = np.load(path, mmap_mode="r")
+    for grid, image_id in zip(grids, read_oof_ids(experiment, fold), strict=True):
+        truth = read_depth(frame_path(experiment.input, "train", "depth", image_id))
+        size = experiment.config.data.size
+        guess = from_grid(torch.from_numpy(grid.astype(np.float32)), truth.shape, size)
+        errors.append(depth_error(guess[0].numpy(), truth))
+    return errors

@@ -1,0 +1,52 @@
+"""Tables for people."""
+
+from typing import Any
+
+from nyuseg.classes import CLASS_NAMES
+
+# Reported by the author of Exp060 (validation of one random split, NYUv2, epoch 22).
+EXP060_MIOU = 0.6228
+EXP060_PIXEL_ACCURACY = 0.8215
+EXP060_LB = 0.58623
+EXP060_IOU = (
+    (0.707, 0.351, 0.663, 0.620, 0.908, 0.635, 0.549)
+    + (0.620, 0.552, 0.476, 0.520, 0.821, 0.677)
+)  # fmt: skip
+
+
+def cv_table(result: dict[str, Any]) -> str:
+    """The pooled scores of cv.json as text, beside the numbers of the Exp060 report."""
+    lines = [
+        f"Out-of-fold scores of {result['experiment']}: {result['images']} images, "
+        f"{len(result['folds'])} folds, checkpoint '{result['predicts']}'"
+    ]
+    if result["notice"]:
+        lines.append(f"!! {result['notice']} !!")
+    lines += ["", f"{'':16}{'this run':>10}  {'Exp060 as reported (NYUv2, random split)':>42}"]
+    reported = dict(zip(CLASS_NAMES, EXP060_IOU, strict=True))
+    for name, iou in result["class_iou"].items():
+        lines.append(f"{name:16}{_number(iou):>10}  {reported[name]:>42.3f}")
+    lines += [
+        f"{'mIoU':16}{_number(result['miou'], 4):>10}  {EXP060_MIOU:>42.4f}",
+        f"{'pixel accuracy':16}{_number(result['pixel_accuracy'], 4):>10}"
+        f"  {EXP060_PIXEL_ACCURACY:>42.4f}",
+    ]
+    if result["depth_mae_m"] is not None:
+        lines.append(f"{'depth MAE (m)':16}{result['depth_mae_m']:>10.3f}  {'not reported':>42}")
+    lines += ["", "fold  images    mIoU  pixel acc  best epoch  best mIoU  last mIoU"]
+    for row in result["folds"]:
+        lines.append(
+            f"{row['fold']:>4}  {row['images']:>6}  {_number(row['miou'], 4):>6}"
+            f"  {_number(row['pixel_accuracy'], 4):>9}  {row['best_epoch']:>10}"
+            f"  {_number(row['best_miou'], 4):>9}  {_number(row['last_miou'], 4):>9}"
+        )
+    pooled = {kind: scores["miou"] for kind, scores in result["checkpoints"].items()}
+    lines.append(
+        f"pooled mIoU of the best epochs {_number(pooled['best'], 4)} (chosen on the images they "
+        f"are scored on: optimistic), of the last epochs {_number(pooled['last'], 4)}"
+    )
+    return "\n".join(lines)
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

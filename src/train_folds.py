@@ -1,0 +1,66 @@
+"""Train folds of an experiment; when all are there, pool and score the out-of-fold masks.
+
+examples:
+  python src/train_folds.py --fold 0..4
+  python src/train_folds.py --fold 3 --config configs/exp040.yaml --input /data/nyuv2
+  python src/train_folds.py --fold all --set train.batch_size=4 --set name=exp060_b4
+"""
+
+from collections.abc import Sequence
+
+from nyuseg.cli import Parser, add_oof, run
+from nyuseg.config import load_config
+from nyuseg.files import PROJECT, find
+from nyuseg.folds import parse_folds
+from nyuseg.integrity import require_clean
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("--fold", required=True, help="0..4, 3, 0,2 or all")
+    parser.add_argument("--config", default=str(PROJECT / "configs/exp060.yaml"), metavar="YAML")
+    parser.add_argument("--input", default=str(PROJECT / "input"), help="folder with train/")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--fresh", action="store_true", help="move an earlier run aside first")
+    add_oof(parser)
+    options = parser.parse_args(argv)
+    config = load_config(find(options.config), options.overrides)
+    folds = parse_folds(options.fold, config.folds.count)
+    root = find(options.input)
+    require_clean(root)
+    for override in options.overrides:
+        print(f"override: {override}")
+    train(config, folds, root, find(options.oof), options.fresh)
+
+
+def train(config, folds, root, oof, fresh) -> None:
+    # torch takes seconds to import: only once the options and the data are known to be good.
+    from nyuseg.device import environment, pick_device
+    from nyuseg.experiment import create_experiment
+    from nyuseg.fit import FoldTrainer
+    from nyuseg.oof import pool, write_oof
+    from nyuseg.report import cv_table
+
+    device = pick_device()
+    experiment = create_experiment(config, root, oof, fresh)
+    facts = environment(device, config.train.precision)
+    print(f"{config.name}: {facts['device']}, {facts['precision']}, data {root}")
+    print(f"encoder {config.model.encoder}, weights: {config.model.encoder_weights or 'random'}")
+    if experiment.notice:
+        print(f"!! {experiment.notice} !!")
+    for fold in folds:
+        if experiment.is_finished(fold):
+            print(f"fold {fold}: already finished, skipped")
+            continue
+        FoldTrainer(experiment, fold, device).run()
+        write_oof(experiment, fold, device)
+    unfinished = [k for k in range(config.folds.count) if not experiment.is_finished(k)]
+    if unfinished:
+        print(f"out-of-fold scores follow when fold {unfinished} is finished: {experiment.folder}")
+        return
+    print("\n" + cv_table(pool(experiment, device)))
+    print(f"\nresult: {experiment.folder / 'cv.json'}")
+
+
+if __name__ == "__main__":
+    run(main)
