@@ -94,7 +94,7 @@ def linen(rng: Rng, pattern: bool) -> Material:
 
 def wall_paint(rng: Rng) -> Material:
     """Painted walls in pastel colours; some wallpaper."""
-    color = hsv(rng, (0, 1), (0.03, 0.26), (0.68, 0.95))
+    color = hsv(rng, (0, 1), (0.02, 0.2), (0.7, 0.95))
     kind = str(rng.choice(["plain", "stripes", "dots"], p=[0.8, 0.12, 0.08]))
     return Material(kind, color, shade(color, rng.uniform(0.88, 0.95)), 1.5, _seed(rng))
 
@@ -170,7 +170,7 @@ def glaze(rng: Rng) -> Material:
 
 def leaves(rng: Rng) -> Material:
     """Foliage of a plant."""
-    color = hsv(rng, (0.24, 0.36), (0.5, 0.9), (0.3, 0.65))
+    color = hsv(rng, (0.22, 0.36), (0.4, 0.75), (0.3, 0.6))
     return Material("leaves", color, shade(color, 0.35), 1.0, _seed(rng))
 
 

@@ -1,6 +1,5 @@
 """Scoring predictions against labels, after they are made."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np

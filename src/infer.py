@@ -1,0 +1,53 @@
+"""Predict the test images with the mean of an experiment's folds and write a submission folder.
+
+examples:
+  python src/infer.py --tta
+  python src/infer.py --experiment exp040 --fold 0,2 --format rle
+  python src/infer.py --tta --input /kaggle/input/nyuv2 --submissions /kaggle/working
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nyuseg.cli import Parser, add_oof, run
+from nyuseg.files import PROJECT, find
+from nyuseg.folds import parse_folds
+from nyuseg.submission import FILES, parse_formats
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("--experiment", default="exp060", help="its folder below --oof")
+    parser.add_argument("--fold", default="all", help="0..4, 3, 0,2 or all (default)")
+    parser.add_argument("--tta", action="store_true", help="average over the horizontal flip too")
+    parser.add_argument("--format", default="npy,rle,png", help=f"some of {', '.join(FILES)}")
+    parser.add_argument("--input", help="folder with test/ (default: where it was trained)")
+    parser.add_argument("--submissions", default=str(PROJECT / "submissions"), metavar="DIR")
+    add_oof(parser)
+    options = parser.parse_args(argv)
+    formats = parse_formats(options.format)
+    from nyuseg.device import pick_device
+    from nyuseg.experiment import open_experiment
+    from nyuseg.infer import infer
+
+    experiment = open_experiment(options.experiment, find(options.oof))
+    count = experiment.config.folds.count
+    folds = parse_folds(options.fold, count)
+    root = find(options.input) if options.input else experiment.input
+    subset = "" if len(folds) == count else "_fold" + "".join(map(str, folds))
+    name = options.experiment + subset + ("_tta" if options.tta else "")
+    folder = Path(options.submissions) / name
+    print(f"{name}: folds {folds}, flip TTA {'on' if options.tta else 'off'}, data {root}")
+    manifest = infer(experiment, folds, options.tta, root, folder, formats, pick_device())
+    cv = manifest["cv"]
+    print(
+        f"{manifest['images']} images in {manifest['seconds']} s, every file decoded and compared"
+    )
+    print(f"out-of-fold mIoU: {cv['miou']:.4f}" if cv else "out-of-fold mIoU: folds missing")
+    if manifest["notice"]:
+        print(f"!! {manifest['notice']} !!")
+    print(f"result: {folder}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,125 @@
+"""Test inference: the folds of an experiment, averaged, into a submission folder."""
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from nyuseg.checkpoint import load_release
+from nyuseg.classes import CLASS_NAMES, NUM_CLASSES
+from nyuseg.dataset import PredictionSet, read_frame
+from nyuseg.device import environment
+from nyuseg.errors import UserError
+from nyuseg.experiment import Experiment
+from nyuseg.files import atomic_folder, read_json, sha256_file, write_json
+from nyuseg.fitting import to_mask
+from nyuseg.folds import fold_hash
+from nyuseg.frames import list_ids, write_png
+from nyuseg.predictor import Predictor
+from nyuseg.preview import preview_row, preview_sheet
+from nyuseg.submission import FILES, Sizes, digest, make_writer, verify
+
+PREVIEWS = 5
+
+
+def load_folds(experiment: Experiment, folds: list[int]) -> tuple[list[nn.Module], dict[str, str]]:
+    """Load the networks of some folds; returns them and the hash of each weight file, by fold.
+
+    Raises UserError when a fold is missing or was validated on another fold table.
+    """
+    models, hashes = [], {}
+    for fold in folds:
+        folder = experiment.fold_folder(fold)
+        if not (folder / "weights.json").exists():
+            raise UserError(
+                f"{folder}: fold {fold} is not trained; run 'python src/train_folds.py --fold "
+                f"{fold}', or predict with the others through --fold"
+            )
+        model, facts = load_release(folder, experiment.config)
+        if facts["fold"] != fold or facts["folds"] != fold_hash(experiment.table):
+            raise UserError(f"{folder}: these weights were validated on another fold table")
+        models.append(model)
+        hashes[str(fold)] = facts["sha256"]
+    return models, hashes
+
+
+def infer(
+    experiment: Experiment,
+    folds: list[int],
+    tta: bool,
+    root: Path,
+    folder: Path,
+    formats: list[str],
+    device: torch.device,
+) -> dict[str, Any]:
+    """Predict root/test with the mean of some folds and write `folder`; returns the manifest.
+
+    The folder appears whole, after each of its files was decoded again and compared.
+    """
+    started = time.monotonic()
+    config = experiment.config
+    models, hashes = load_folds(experiment, folds)
+    predictor = Predictor(models, config, device, tta)
+    frames = PredictionSet(root, "test", list_ids(root, "test"), config.data)
+    with atomic_folder(folder) as temporary:
+        sizes, digests, pixels = _write_files(predictor, frames, temporary, formats)
+        for name in formats:
+            verify(temporary / FILES[name], sizes, digests, config.submission)
+        manifest = {
+            "experiment": config.name,
+            "folds": hashes,
+            "views": predictor.view_names,
+            "cv": _cv_scores(experiment),
+            "notice": experiment.notice,
+            "images": len(sizes),
+            "sizes": sorted({f"{height}x{width}" for height, width in sizes.values()}),
+            "class_pixels": dict(zip(CLASS_NAMES, pixels.tolist(), strict=True)),
+            "files": {FILES[name]: sha256_file(temporary / FILES[name]) for name in formats},
+            "encoding": config.submission.model_dump(),
+            "seconds": round(time.monotonic() - started, 1),
+            "environment": environment(device, config.train.precision),
+        }
+        write_json(temporary / "manifest.json", manifest)
+    return manifest
+
+
+def _write_files(
+    predictor: Predictor, frames: PredictionSet, folder: Path, formats: list[str]
+) -> tuple[Sizes, dict[str, bytes], np.ndarray]:
+    """Predict and write all formats and the preview; returns sizes, digests, pixels a class."""
+    config, count = predictor.config, len(frames)
+    wanted = {frames.ids[i] for i in np.linspace(0, count - 1, min(PREVIEWS, count)).astype(int)}
+    sizes: Sizes = {}
+    digests: dict[str, bytes] = {}
+    pixels = np.zeros(NUM_CLASSES, np.int64)
+    rows = []
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(make_writer(name, folder, count, config.submission))
+            for name in formats
+        ]
+        predictions = predictor.predict(frames, config.train.workers)
+        for prediction in tqdm(predictions, "test", count, disable=None, unit="image"):
+            mask = to_mask(prediction.probabilities, prediction.size, config.data.size)
+            for writer in writers:
+                writer.add(prediction.id, mask)
+            sizes[prediction.id], digests[prediction.id] = mask.shape, digest(mask)
+            pixels += np.bincount(mask.ravel(), minlength=NUM_CLASSES)
+            if prediction.id in wanted:
+                frame = read_frame(frames.root, "test", prediction.id, with_label=False)
+                rows.append(preview_row(frame["image"], frame["depth"], mask))
+    titles = ["image", "depth (red: near, black: missing)", "prediction"]
+    write_png(folder / "preview.png", preview_sheet(rows, titles))
+    return sizes, digests, pixels
+
+
+def _cv_scores(experiment: Experiment) -> dict[str, Any] | None:
+    path = experiment.folder / "cv.json"
+    if not path.exists():
+        return None
+    return {key: read_json(path)[key] for key in ("miou", "pixel_accuracy")}

@@ -1,0 +1,71 @@
+"""Scoring submissions against a folder of labels."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nyuseg.classes import CLASS_NAMES, NUM_CLASSES
+from nyuseg.config import Submission
+from nyuseg.errors import UserError
+from nyuseg.files import read_json
+from nyuseg.frames import read_label
+from nyuseg.metrics import confusion_matrix, summarize
+from nyuseg.submission import FILES, read_masks
+
+
+def score_submission(path: Path, labels: Path) -> dict[str, Any]:
+    """Score a submission folder, or one of its files, on the PNG labels of a folder.
+
+    Returns the scores of metrics.summarize plus `name`, and from the manifest beside the file, if
+    there is one, `manifest`. Raises UserError when the images are not the labels' images.
+    """
+    folder = path if path.is_dir() else path.parent
+    file = _first_file(path) if path.is_dir() else path
+    beside = folder / "manifest.json"
+    manifest = read_json(beside) if beside.exists() else {}
+    options = Submission(**manifest.get("encoding", {}))
+    truths = {label.stem: label for label in sorted(labels.glob("*.png"))}
+    if not truths:
+        raise UserError(f"{labels}: no PNG labels there")
+    sizes = {image_id: read_label(label).shape for image_id, label in truths.items()}
+    confusion = np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64)
+    for image_id, mask in read_masks(file, sizes, options):
+        try:
+            confusion += confusion_matrix(read_label(truths[image_id]), mask)
+        except ValueError as error:
+            raise UserError(f"{file}: image {image_id}: {error}") from None
+    return {"name": path.name, "manifest": manifest, **summarize(confusion)}
+
+
+def _first_file(folder: Path) -> Path:
+    for name in FILES.values():
+        if (folder / name).exists():
+            return folder / name
+    raise UserError(f"{folder}: none of {', '.join(FILES.values())} is there")
+
+
+def score_table(scores: list[dict[str, Any]]) -> str:
+    """One row a submission, with its out-of-fold score beside; classes for a single one."""
+    width = max(len(score["name"]) for score in scores) + 2
+    width = max(width, len("mean single fold") + 2)
+    lines = [f"{'submission':{width}}{'mIoU':>8}{'pixel acc':>11}{'OOF mIoU':>10}"]
+    single = [score for score in scores if len(score["manifest"].get("folds", [])) == 1]
+    if len(single) > 1:
+        mean = {key: np.mean([score[key] for score in single]) for key in _SHOWN}
+        mean |= {"name": "mean single fold", "manifest": single[0]["manifest"]}
+        scores = [*single, mean, *(score for score in scores if score not in single)]
+    for score in scores:
+        out_of_fold = (score["manifest"].get("cv") or {}).get("miou")
+        shown = "-" if out_of_fold is None else f"{out_of_fold:.4f}"
+        lines.append(
+            f"{score['name']:{width}}{score['miou']:>8.4f}{score['pixel_accuracy']:>11.4f}{shown:>10}"
+        )
+    if len(scores) == 1:
+        lines.append("")
+        for name, iou in zip(CLASS_NAMES, scores[0]["class_iou"], strict=True):
+            lines.append(f"{name:{width}}{'-' if iou is None else f'{iou:.4f}':>8}")
+    return "\n".join(lines)
+
+
+_SHOWN = ("miou", "pixel_accuracy")

@@ -1,0 +1,60 @@
+"""Make or check a data folder in the competition's layout.
+
+examples:
+  python src/prepare_data.py demo                                       demo rooms in input/demo
+  python src/prepare_data.py nyuv2 --mat nyu_depth_v2_labeled.mat       NYUv2 in input
+  python src/prepare_data.py check --input input                        read everything once
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nyuseg.cli import Parser, run
+from nyuseg.errors import UserError
+from nyuseg.files import PROJECT, find
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
+    demo = commands.add_parser("demo", description="Write procedural rooms with hidden labels.")
+    demo.add_argument("--output", default=str(PROJECT / "input/demo"), metavar="DIR")
+    demo.add_argument("--seed", type=int, default=0)
+    nyuv2 = commands.add_parser("nyuv2", description="Convert the official labelled file.")
+    nyuv2.add_argument("--mat", required=True, help="nyu_depth_v2_labeled.mat (2.8 GB)")
+    nyuv2.add_argument("--output", default=str(PROJECT / "input"), metavar="DIR")
+    nyuv2.add_argument("--raw-depth", action="store_true", help="depth with holes, not in-filled")
+    check = commands.add_parser("check", description="List every fault; exit 1 if there is any.")
+    check.add_argument("--input", default=str(PROJECT / "input"), metavar="DIR")
+    options = parser.parse_args(argv)
+    {"demo": _demo, "nyuv2": _nyuv2, "check": _check}[options.command](options)
+
+
+def _demo(options) -> None:
+    from nyuseg.demo_data import write_demo
+
+    write_demo(Path(options.output), seed=options.seed)
+    print(f"result: {options.output}")
+
+
+def _nyuv2(options) -> None:
+    from nyuseg.nyuv2_mat import convert_mat
+
+    convert_mat(find(options.mat), Path(options.output), options.raw_depth)
+    print(f"result: {options.output}")
+
+
+def _check(options) -> None:
+    from nyuseg.integrity import full_check
+
+    root = find(options.input)
+    faults = full_check(root)
+    for fault in faults:
+        print(fault)
+    if faults:
+        raise UserError(f"{root}: {len(faults)} fault{'s' * (len(faults) > 1)}, listed above")
+    print(f"no fault in {root}")
+
+
+if __name__ == "__main__":
+    run(main)
