@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _demo(options) -> None:
-    from nyuseg.demo_data import write_demo
+    from nyuseg.demo.data import write_demo
 
     write_demo(Path(options.output), seed=options.seed)
     print(f"result: {options.output}")

@@ -97,7 +97,7 @@ HEADER_FAULTS = [
 
 def test_clean_folder(root: Path) -> None:
     assert quick_check(root) == []
-    assert full_check(root, progress=False) == []
+    assert full_check(root) == []
     require_clean(root)
 
 
@@ -123,7 +123,7 @@ def test_file_without_its_image(root: Path, name: str) -> None:
 
 def test_files_being_written_are_no_partners(root: Path) -> None:
     shutil.copy(root / DEPTH, root / "train/depth/.000009.x.png")
-    assert full_check(root, progress=False) == []
+    assert full_check(root) == []
 
 
 @pytest.mark.parametrize("folder", ["train", "train/image", "test/image"])
@@ -138,12 +138,12 @@ def test_test_split_may_be_absent(root: Path) -> None:
     shutil.rmtree(root / "test")
     shutil.rmtree(root / "test_label")
     (root / "scenes.csv").unlink()
-    assert full_check(root, progress=False) == []
+    assert full_check(root) == []
 
 
 def test_test_labels_may_be_absent(root: Path) -> None:
     shutil.rmtree(root / "test_label")
-    assert full_check(root, progress=False) == []
+    assert full_check(root) == []
 
 
 @pytest.mark.parametrize(
@@ -228,19 +228,19 @@ def spoil_label(path: Path, *values: int) -> None:
 def test_pixel_faults(root: Path, name: str, spoil: Callable[[Path], None], words: str) -> None:
     spoil(root / name)
     assert quick_check(root) == []
-    one_fault(full_check(root, progress=False), root / name, words)
+    one_fault(full_check(root), root / name, words)
 
 
 @pytest.mark.parametrize("copy", ["train/image/000003.png", "test/image/000005.png"])
 def test_duplicates(root: Path, copy: str) -> None:
     shutil.copy(root / "train/image/000001.png", root / copy)
     words = f"same content as {root / 'train/image/000001.png'}"
-    one_fault(full_check(root, progress=False), root / copy, words)
+    one_fault(full_check(root), root / copy, words)
 
 
 def test_a_pixel_fault_beside_a_wrong_size(root: Path) -> None:
     write_png(root / LABEL, np.full((HEIGHT, WIDTH + 1), 99, np.uint8))
-    faults = full_check(root, progress=False)
+    faults = full_check(root)
     assert [fault.path for fault in faults] == [root / LABEL] * 2
     assert "size 17x12" in faults[0].what
     assert "99" in faults[1].what
@@ -250,7 +250,7 @@ def test_faults_are_sorted(root: Path) -> None:
     truncated(root / "test/image/000004.png")
     (root / "train/depth/000001.png").unlink()
     empty(root / "train/image/000003.png")
-    paths = [str(fault.path.relative_to(root)) for fault in full_check(root, progress=False)]
+    paths = [str(fault.path.relative_to(root)) for fault in full_check(root)]
     assert paths == ["test/image/000004.png", "train/depth/000001.png", "train/image/000003.png"]
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from nyuseg.checkpoint import load_checkpoint, release_weights, save_checkpoint
 from nyuseg.dataset import EpochSampler, PredictionSet, TrainingSet, collate, mix_seed
@@ -22,6 +21,7 @@ from nyuseg.folds import fold_hash
 from nyuseg.losses import multitask_loss
 from nyuseg.model import build_model
 from nyuseg.predictor import Predictor
+from nyuseg.progress import progress
 from nyuseg.validate import validate
 
 COLUMNS = (
@@ -69,7 +69,7 @@ class FoldTrainer:
         self.model.to(device, memory_format=torch.channels_last)
         options = self.config.train
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), options.lr, weight_decay=options.weight_decay
+            self.model.parameters(), options.lr, weight_decay=options.weight_decay, fused=True
         )
         half = autocast_dtype(device, options.precision) == torch.float16
         self.scaler = torch.amp.GradScaler(device.type, enabled=half)
@@ -160,7 +160,7 @@ class FoldTrainer:
 
     def _batches(self) -> Iterator[dict[str, Any]]:
         title = f"fold {self.fold} epoch {self.epoch + 1}/{self.config.train.epochs}"
-        for batch in tqdm(self.loader, title, leave=False, disable=None, unit="batch"):
+        for batch in progress(self.loader, title, len(self.loader), "batch"):
             for key in ("image", "label", "depth", "depth_valid"):
                 batch[key] = batch[key].to(self.device, non_blocking=True)
             batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)

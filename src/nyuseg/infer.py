@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from nyuseg.checkpoint import load_release
 from nyuseg.classes import CLASS_NAMES, NUM_CLASSES
@@ -22,6 +21,7 @@ from nyuseg.folds import fold_hash
 from nyuseg.frames import list_ids, write_png
 from nyuseg.predictor import Predictor
 from nyuseg.preview import preview_row, preview_sheet
+from nyuseg.progress import progress
 from nyuseg.submission import FILES, Sizes, digest, make_writer, verify
 
 PREVIEWS = 5
@@ -104,7 +104,7 @@ def _write_files(
             for name in formats
         ]
         predictions = predictor.predict(frames, config.train.workers)
-        for prediction in tqdm(predictions, "test", count, disable=None, unit="image"):
+        for prediction in progress(predictions, "test", count):
             mask = to_mask(prediction.probabilities, prediction.size, config.data.size)
             for writer in writers:
                 writer.add(prediction.id, mask)

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from nyuseg import frames
 from nyuseg.classes import NUM_CLASSES, VOID
 from nyuseg.errors import UserError
+from nyuseg.progress import progress
 
 TEST_LABELS = "test_label"
 
@@ -55,16 +55,16 @@ def quick_check(root: Path) -> list[Fault]:
     return _in_order(_check_headers(root)[0])
 
 
-def full_check(root: Path, progress: bool = True) -> list[Fault]:
+def full_check(root: Path) -> list[Fault]:
     """`quick_check`, then read every pixel once; returns faults sorted by path.
 
     Finds as well: truncated or damaged files, labels outside 0..12 and 255, depth that is zero
     everywhere, image files with the same content (within and across train and test). Files whose
-    header is already at fault are not read. `progress` shows a bar when stderr is a terminal.
+    header is already at fault are not read.
     """
     faults, sound = _check_headers(root)
     seen: dict[str, Path] = {}
-    for kind, path in tqdm(sound, desc="check", unit="file", disable=None if progress else True):
+    for kind, path in progress(sound, "check", len(sound), "file"):
         data = path.read_bytes()
         what = _damage(data) or _wrong_pixels(kind, path)
         if not what and kind == "image":

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from tqdm import tqdm
 
 from nyuseg.classes import VOID
 from nyuseg.errors import UserError
 from nyuseg.files import PROJECT, read_json, write_json
 from nyuseg.frames import frame_path, write_png
 from nyuseg.integrity import TEST_LABELS
+from nyuseg.progress import progress
 
 CLASSES = PROJECT / "configs/nyuv2/classes.csv"
 SCENES = PROJECT / "configs/nyuv2/scenes.csv"
@@ -57,7 +57,7 @@ def convert_mat(mat: Path, root: Path, raw_depth: bool = False, table: Path = SC
         classes = _class_table()
         # Opened once: a dataset's cache goes when the dataset is closed.
         sources = [data[name] for name in ("images", depth_name, "labels")]
-        for row in _progress(todo):
+        for row in progress(todo, "convert", len(todo)):
             with _reading(mat):
                 # [C,W,H] and [W,H] become [H,W,C] and [H,W].
                 image, depth, labels = (source[int(row["image_id"])].T for source in sources)
@@ -155,12 +155,3 @@ def _remember_depth(root: Path, depth_name: str) -> None:
         write_json(note, {"dataset": depth_name})
     elif read_json(note) != {"dataset": depth_name}:
         raise UserError(f"{note}: holds other depth than '{depth_name}'; choose another folder")
-
-
-def _progress(rows: list[dict[str, str]]) -> Iterator[dict[str, str]]:
-    """The rows, with a bar on a terminal and a line for every 100 elsewhere."""
-    bar = tqdm(rows, desc="convert", unit="image", disable=None)
-    for count, row in enumerate(bar, 1):
-        yield row
-        if bar.disable and (count % 100 == 0 or count == len(rows)):
-            print(f"converted {count} of {len(rows)} images", flush=True)

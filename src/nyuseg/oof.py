@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from nyuseg.checkpoint import load_checkpoint, load_release
 from nyuseg.classes import CLASS_NAMES, NUM_CLASSES
@@ -21,6 +20,7 @@ from nyuseg.fitting import STRIDE, from_grid, to_mask
 from nyuseg.frames import frame_path, read_depth, read_label, write_png
 from nyuseg.metrics import confusion_matrix, summarize
 from nyuseg.predictor import Predictor
+from nyuseg.progress import progress
 from nyuseg.validate import depth_error
 
 
@@ -43,7 +43,7 @@ def write_oof(experiment: Experiment, fold: int, device: torch.device) -> None:
     depths = np.empty((len(ids), 1, *grid), np.float16) if config.model.depth_head else None
     predictions = predictor.predict(frames, config.train.workers)
     title = f"fold {fold} out-of-fold"
-    for i, prediction in enumerate(tqdm(predictions, title, len(ids), disable=None, leave=False)):
+    for i, prediction in enumerate(progress(predictions, title, len(ids))):
         mask = to_mask(prediction.probabilities, prediction.size, config.data.size)
         write_png(experiment.mask_path(prediction.id), mask)
         probabilities[i] = prediction.probabilities.cpu().numpy()
@@ -85,9 +85,7 @@ def pool(experiment: Experiment, device: torch.device) -> dict[str, Any]:
     depth_errors: list[float] = []
     for fold in range(count):
         confusion = np.zeros_like(pooled)
-        for image_id in tqdm(
-            read_oof_ids(experiment, fold), f"scoring fold {fold}", disable=None, leave=False
-        ):
+        for image_id in read_oof_ids(experiment, fold):
             label = read_label(frame_path(experiment.input, "train", "label", image_id))
             confusion += confusion_matrix(label, read_label(experiment.mask_path(image_id)))
         depth_errors += _depth_errors(experiment, fold)

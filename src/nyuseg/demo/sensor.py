@@ -4,11 +4,13 @@ import cv2
 import numpy as np
 
 from nyuseg.classes import VOID
-from nyuseg.demo_materials import Rng
-from nyuseg.demo_shapes import LABEL_ID
+from nyuseg.demo.materials import Rng
+from nyuseg.demo.shapes import LABEL_ID
 
 
-def photo(light: np.ndarray, white: tuple[float, float, float], exposure: float, rng: Rng) -> np.ndarray:  # fmt: skip  # noqa: E501
+def photo(
+    light: np.ndarray, white: tuple[float, float, float], exposure: float, rng: Rng
+) -> np.ndarray:
     """Turn linear RGB [H,W,3] into an 8-bit photo: exposure, white balance, blur, noise."""
     height, width = light.shape[:2]
     # Like a camera's automatic exposure: the middle tone of the frame decides, not the window.
@@ -63,7 +65,7 @@ def depth_map(depth: np.ndarray, label: np.ndarray, rng: Rng) -> np.ndarray:
     edge = _widen(_step(depth) > 0.06 * depth, 2 * width / 320, rng)
     missing = edge & (_blobs(depth.shape, rng, 40) > 0.2)
     glossy = (label == LABEL_ID["tv"]) | (label == LABEL_ID["window"])
-    missing |= glossy & (_blobs(depth.shape, rng, 14) > 0.8)
+    missing |= glossy & (_blobs(depth.shape, rng, 14) > 1.0)
     missing |= _blobs(depth.shape, rng, 30) > 2.3
     missing |= (depth < 0.45) | (depth > 9.5)
     return np.where(missing, 0, np.clip(millimetres, 0, 10000)).astype(np.uint16)

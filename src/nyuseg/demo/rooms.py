@@ -4,12 +4,12 @@ from math import atan2, hypot, pi, radians
 
 import numpy as np
 
-from nyuseg import demo_furniture as furniture
-from nyuseg import demo_materials as look
-from nyuseg import demo_things as things
-from nyuseg.demo_layout import Layout
-from nyuseg.demo_materials import Rng, Style
-from nyuseg.demo_shapes import SHELL, Box, Camera, Color, Light, Piece, Scene, box, moved
+from nyuseg.demo import furniture as furniture
+from nyuseg.demo import materials as look
+from nyuseg.demo import things as things
+from nyuseg.demo.layout import Layout
+from nyuseg.demo.materials import Rng, Style
+from nyuseg.demo.shapes import SHELL, Box, Camera, Color, Light, Piece, Scene, box, moved
 
 # What stands in a room, in the order of placement, and with what chance.
 RECIPES: dict[str, tuple[tuple[str, float], ...]] = {
@@ -44,7 +44,7 @@ def make_scene(scene_type: str, rng: Rng) -> Scene:
             _place(name, layout, style, rng)
     _fill(layout, style, rng)
     ambient = rng.uniform(0.28, 0.42)
-    white = tuple(float(v) for v in np.array([rng.uniform(0.9, 1.15), 1.0, rng.uniform(0.82, 1.1)]))
+    white = (rng.uniform(0.92, 1.12), 1.0, rng.uniform(0.82, 1.08))
     return Scene(scene_type, size, _shell(size, rng) + layout.boxes, lights[:3],
                  (ambient, ambient, ambient), white, rng.uniform(0.85, 1.15))  # fmt: skip
 

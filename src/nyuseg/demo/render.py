@@ -6,8 +6,8 @@ from math import radians, tan
 import cv2
 import numpy as np
 
-from nyuseg.demo_shapes import LABEL_ID, SHELL, Camera, Scene
-from nyuseg.demo_texture import TEXTURES, Patch
+from nyuseg.demo.shapes import LABEL_ID, SHELL, Camera, Scene
+from nyuseg.demo.texture import TEXTURES, Patch
 
 # Half of the horizontal field of view of the Kinect, 57 degrees; pixels are square.
 HALF_VIEW = tan(radians(57 / 2))
@@ -113,7 +113,9 @@ def _slab(world: World, i: int, start: np.ndarray, ray: np.ndarray) -> tuple:
     return enter, leave
 
 
-def _hit_box(world: World, i: int, origin: np.ndarray, ray: np.ndarray, depth: np.ndarray, index: np.ndarray) -> None:  # fmt: skip  # noqa: E501
+def _hit_box(
+    world: World, i: int, origin: np.ndarray, ray: np.ndarray, depth: np.ndarray, index: np.ndarray
+) -> None:
     enter, leave = _slab(world, i, origin, ray)
     hit = (enter < leave) & (enter > NEAR) & (enter < depth)
     depth[hit] = enter[hit]
@@ -195,7 +197,9 @@ def _corners(point: np.ndarray, normal: np.ndarray, size: tuple[float, float, fl
     return dark
 
 
-def _reached(world: World, point: np.ndarray, normal: np.ndarray, light, relative: bool = False) -> np.ndarray:  # fmt: skip  # noqa: E501
+def _reached(
+    world: World, point: np.ndarray, normal: np.ndarray, light, relative: bool = False
+) -> np.ndarray:
     """Share 0..1 of the light at `light` (relative: seen from each point) that arrives, [H,W].
 
     Shadows are soft and dear, so they are computed at every second pixel.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nyuseg.demo_shapes import Color, Material, Span
+from nyuseg.demo.shapes import Color, Material, Span
 
 Rng = np.random.Generator
 
@@ -94,7 +94,9 @@ def linen(rng: Rng, pattern: bool) -> Material:
 
 def wall_paint(rng: Rng) -> Material:
     """Painted walls in pastel colours; some wallpaper."""
-    color = hsv(rng, (0, 1), (0.02, 0.2), (0.7, 0.95))
+    # Mostly creams and yellows, as in most homes.
+    hue = (0.06, 0.17) if rng.random() < 0.5 else (0.0, 1.0)
+    color = hsv(rng, hue, (0.02, 0.22), (0.7, 0.95))
     kind = str(rng.choice(["plain", "stripes", "dots"], p=[0.8, 0.12, 0.08]))
     return Material(kind, color, shade(color, rng.uniform(0.88, 0.95)), 1.5, _seed(rng))
 

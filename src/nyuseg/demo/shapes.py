@@ -20,7 +20,7 @@ LABEL_ID = {name: number for number, name in enumerate(CLASS_NAMES)}
 class Material:
     """How a surface looks.
 
-    `kind` names the texture (demo_texture.TEXTURES), `color` and `second` are RGB in 0..1,
+    `kind` names the texture (demo.texture.TEXTURES), `color` and `second` are RGB in 0..1,
     `scale` stretches the pattern (1 = its natural size in metres), `seed` varies it. `soft` (0..1)
     rounds the shading of a box as of a cushion; `glow` adds light of its own.
     """

@@ -2,9 +2,9 @@
 
 from math import pi
 
-from nyuseg import demo_materials as look
-from nyuseg.demo_materials import Rng, Style
-from nyuseg.demo_shapes import Box, Material, Piece, Span, box, moved
+from nyuseg.demo import materials as look
+from nyuseg.demo.materials import Rng, Style
+from nyuseg.demo.shapes import Box, Material, Piece, Span, box, moved
 
 
 def cylinder(label: str, material: Material, radius: float, z: Span) -> list[Box]:
@@ -132,7 +132,7 @@ def window(rng: Rng, style: Style, width: float, height: float) -> Piece:
     if rng.random() < 0.6:
         levels.append((0.6 * height - 0.02, 0.6 * height + 0.02))
     boxes += [box("window", frame, (-w, w), (0, 0.045), level) for level in levels]
-    boxes.append(box("window", frame, (-w - 0.05, w + 0.05), (0, 0.12), (-0.04, 0)))
+    boxes.append(box("window", frame, (-w - 0.05, w + 0.05), (0, 0.065), (-0.04, 0)))
     if rng.random() < 0.6:
         cloth, wide = look.curtain(rng), rng.uniform(0.22, 0.4)
         low = -rng.uniform(0.1, 0.16)

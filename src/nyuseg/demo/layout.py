@@ -2,8 +2,8 @@
 
 from math import cos, pi, sin
 
-from nyuseg.demo_materials import Rng
-from nyuseg.demo_shapes import Box, Piece, moved
+from nyuseg.demo.materials import Rng
+from nyuseg.demo.shapes import Box, Piece, moved
 
 Rect = tuple[float, float, float, float]
 TRIES = 30

@@ -1,7 +1,7 @@
 """Writes the demo data: random rooms in the layout of the competition, see frames.py."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -11,15 +11,16 @@ import cv2
 import numpy as np
 
 from nyuseg.classes import NUM_CLASSES
-from nyuseg.demo_materials import Rng
-from nyuseg.demo_render import World, cast, radiance
-from nyuseg.demo_rooms import SCENE_TYPES, make_scene, propose_camera
-from nyuseg.demo_sensor import depth_map, drawn_labels, photo
-from nyuseg.demo_shapes import Camera
+from nyuseg.demo.materials import Rng
+from nyuseg.demo.render import World, cast, radiance
+from nyuseg.demo.rooms import SCENE_TYPES, make_scene, propose_camera
+from nyuseg.demo.sensor import depth_map, drawn_labels, photo
+from nyuseg.demo.shapes import Camera
+from nyuseg.errors import UserError
 from nyuseg.files import write_text
 from nyuseg.frames import frame_path, write_png
+from nyuseg.progress import progress
 
-Progress = Callable[[Iterable], Iterable]
 PREVIEW = (24, 32)
 CANDIDATES = 8
 
@@ -46,14 +47,13 @@ def write_demo(
     test_scenes: int = 15,
     size: tuple[int, int] = (240, 320),
     seed: int = 0,
-    progress: Progress | None = None,
 ) -> None:
     """Write `scenes` train and `test_scenes` test rooms, `frames` views each, below `root`.
 
     Writes train/{image,depth,label}, test/{image,depth}, test_label/ (the hidden truth) and
     scenes.csv (image_id,scene,scene_type). `size` is (height, width) in pixels. The same arguments
-    give the same bytes, on any number of processor cores. `progress` may wrap the iterator over
-    scenes (for instance a tqdm with its total set).
+    give the same bytes, on any number of processor cores. Raises UserError when `root` holds images
+    that are not of this set.
     """
     tasks = [
         Task(root, "train" if n < scenes else "test", n, f"{kind}_{n // len(SCENE_TYPES) + 1:02d}",
@@ -61,10 +61,20 @@ def write_demo(
         for n in range(scenes + test_scenes)
         for kind in (SCENE_TYPES[n % len(SCENE_TYPES)],)
     ]  # fmt: skip
+    _refuse_foreign(root, scenes * frames, test_scenes * frames)
     rows = ["image_id,scene,scene_type"]
-    for lines in (progress or iter)(_run(tasks)):
+    for lines in progress(_run(tasks), "demo rooms", len(tasks), "room"):
         rows += lines
     write_text(root / "scenes.csv", "\n".join(rows) + "\n")
+
+
+def _refuse_foreign(root: Path, train: int, test: int) -> None:
+    """Never mix demo frames into, or write them over, the competition's own data."""
+    for split, ids in (("train", range(train)), ("test", range(train, train + test))):
+        own = {f"{number:06d}.png" for number in ids}
+        for path in sorted((root / split / "image").glob("[!.]*")):
+            if path.name not in own:
+                raise UserError(f"{path}: not of this demo set; remove {root} or name a new folder")
 
 
 def _run(tasks: list[Task]) -> Iterable[list[str]]:

@@ -1,11 +1,11 @@
-"""Furniture of the demo rooms, each a Piece in its own frame (see demo_shapes)."""
+"""Furniture of the demo rooms, each a Piece in its own frame (see demo.shapes)."""
 
 from math import pi
 
-from nyuseg import demo_materials as look
-from nyuseg.demo_materials import Rng, Style, shade
-from nyuseg.demo_shapes import Box, Material, Piece, Span, box, moved
-from nyuseg.demo_things import book_row, book_stack, scatter, table_lamp, television, vase
+from nyuseg.demo import materials as look
+from nyuseg.demo.materials import Rng, Style, shade
+from nyuseg.demo.shapes import Box, Material, Piece, Span, box, moved
+from nyuseg.demo.things import book_row, book_stack, scatter, table_lamp, television, vase
 
 
 def legs(label: str, material: Material, x: Span, y: Span, top: float, thick: float) -> list[Box]:
@@ -15,7 +15,9 @@ def legs(label: str, material: Material, x: Span, y: Span, top: float, thick: fl
     return [box(label, material, a, b, (0, top)) for a in xs for b in ys]
 
 
-def cabinet(rng: Rng, material: Material, w: float, d: float, h: float, grid: tuple[int, int]) -> list[Box]:  # fmt: skip  # noqa: E501
+def cabinet(
+    rng: Rng, material: Material, w: float, d: float, h: float, grid: tuple[int, int]
+) -> list[Box]:
     """A closed body with `grid` (columns, rows) of doors or drawers and their handles."""
     boxes = [box("furniture", material, (-w / 2, w / 2), (0, d - 0.02), (0.06, h))]
     boxes.append(box("furniture", material, (-w / 2, w / 2), (0, d + 0.01), (h - 0.025, h)))

@@ -1,0 +1,34 @@
+# make demo: the whole path in small.  make test: all tests.  Both work on a fresh machine.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/python src
+FOLDS := 0 1 2 3 4
+
+.PHONY: demo test quick lint
+
+# Every package is installed at the version that was tested; without -c, pip takes newer ones.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	touch $@
+
+demo: .venv/installed
+	$(RUN)/prepare_data.py demo
+	$(RUN)/train_folds.py --fold 0..4 --config configs/demo.yaml --input input/demo
+	for fold in $(FOLDS); do $(RUN)/infer.py --experiment demo --fold $$fold --format npy || exit 1; done
+	$(RUN)/infer.py --experiment demo
+	$(RUN)/infer.py --experiment demo --tta
+	@echo; echo "Scores on the hidden labels of the demo's test rooms:"
+	@$(RUN)/score.py $(FOLDS:%=submissions/demo_fold%) submissions/demo submissions/demo_tta \
+		input/demo/test_label
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+# Seconds: without the tests that train.
+quick: .venv/installed
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: .venv/installed
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests

@@ -1,0 +1,1 @@
+"""Procedural indoor scenes: the demo data."""
