@@ -12,6 +12,7 @@ from pathlib import Path
 from nyuseg.cli import Parser, add_oof, run
 from nyuseg.files import PROJECT, find
 from nyuseg.folds import parse_folds
+from nyuseg.integrity import require_clean
 from nyuseg.submission import FILES, parse_formats
 
 
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     root = find(options.input) if options.input else experiment.input
     subset = "" if len(folds) == count else "_fold" + "".join(map(str, folds))
     name = options.experiment + subset + ("_tta" if options.tta else "")
+    require_clean(root, ["test"])
     folder = Path(options.submissions) / name
     print(f"{name}: folds {folds}, flip TTA {'on' if options.tta else 'off'}, data {root}")
     manifest = infer(experiment, folds, options.tta, root, folder, formats, pick_device())

@@ -16,8 +16,9 @@ from nyuseg.model import build_model
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint (tensors, numbers, strings, lists and dicts of them) atomically."""
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+    # Through an open file: given a path, torch writes its (random) name into the archive.
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -33,11 +33,16 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
         main(argv)
         sys.stdout.flush()
     except UserError as error:
+        # From a DataLoader's worker it comes with the worker's traceback around it.
+        message = str(error).rsplit("nyuseg.errors.UserError: ", 1)[-1].strip()
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:  # The reader, such as 'head', has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it stopped", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # The reader, such as 'head', has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)

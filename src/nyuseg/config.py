@@ -81,14 +81,18 @@ class Augment(Section):
 
 
 class Train(Section):
-    """Optimisation: AdamW with cosine annealing to zero, over `epochs`, stepped by epoch."""
+    """Optimisation: AdamW with cosine annealing to zero, over `epochs`, stepped by epoch.
+
+    workers: processes that read and augment; null: up to 8 beside a GPU, none without one, where
+    they would only take the cores from the network. precision: see device.autocast_dtype.
+    """
 
     epochs: int = Field(30, ge=1)
     batch_size: int = Field(8, ge=2)
     lr: float = Field(1e-4, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
     depth_loss: float = Field(0.1, ge=0)
-    workers: int = Field(4, ge=0)
+    workers: int | None = Field(None, ge=0)
     precision: Literal["auto", "fp32"] = "auto"
 
 

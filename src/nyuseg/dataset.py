@@ -1,12 +1,14 @@
 """Frames as tensors: with labels for training, without for everything that predicts."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from nyuseg.augment import make_augmentation
 from nyuseg.config import Config, Data
@@ -134,6 +136,28 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng([self.seed, self.fold, self.epoch]).permutation(self.length)
         return iter([(self.epoch, int(index)) for index in order])
+
+
+def make_loader(
+    dataset: Dataset[Sample], batch_size: int, workers: int | None, device: torch.device, **more
+) -> DataLoader:
+    """Batches of a set as dicts, see collate; `workers` as in config.Train, `more` for torch."""
+    gpu = device.type == "cuda"
+    if workers is None:
+        workers = min(8, os.cpu_count() or 1) if gpu else 0
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=_one_thread,
+        pin_memory=gpu,
+        **more,
+    )
+
+
+def _one_thread(_: int) -> None:
+    cv2.setNumThreads(0)  # The workers share the cores; OpenCV would start threads in each.
 
 
 def collate(samples: list[Sample]) -> Sample:

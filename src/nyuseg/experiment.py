@@ -43,6 +43,7 @@ class Experiment:
 
     @property
     def notice(self) -> str | None:
+        """Why the scores of this experiment are not to be believed; None when they are."""
         return leak_notice(self.table)
 
 

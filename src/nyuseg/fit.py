@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from nyuseg.checkpoint import load_checkpoint, release_weights, save_checkpoint
-from nyuseg.dataset import EpochSampler, PredictionSet, TrainingSet, collate, mix_seed
+from nyuseg.dataset import EpochSampler, PredictionSet, TrainingSet, make_loader, mix_seed
 from nyuseg.device import autocast, autocast_dtype
 from nyuseg.errors import UserError
 from nyuseg.experiment import Experiment
@@ -59,15 +58,24 @@ class FoldTrainer:
         self.epoch = 0
         self.best: dict[str, Any] = {"miou": -1.0}
         self.history: list[dict[str, Any]] = []
-        ids = experiment.ids(fold, held_out=False)
-        self.loader, self.sampler = self._make_loader(ids)
+        self.train = TrainingSet(experiment.input, self._training_ids(), self.config, fold)
         held_out = experiment.ids(fold, held_out=True)
         self.valid = PredictionSet(experiment.input, "train", held_out, self.config.data)
+        options = self.config.train
+        self.sampler = EpochSampler(len(self.train), self.config.seed, fold)
+        self.loader = make_loader(
+            self.train,
+            options.batch_size,
+            options.workers,
+            device,
+            sampler=self.sampler,
+            # BatchNorm in the pooled branch of DeepLabV3+ fails on a batch of one.
+            drop_last=True,
+        )
         self.resuming = (self.folder / "last.pt").exists()
         torch.manual_seed(mix_seed(self.config.seed, fold))
         self.model = build_model(self.config, pretrained=not self.resuming)
         self.model.to(device, memory_format=torch.channels_last)
-        options = self.config.train
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), options.lr, weight_decay=options.weight_decay, fused=True
         )
@@ -76,26 +84,14 @@ class FoldTrainer:
         if self.resuming:
             self._restore(load_checkpoint(self.folder / "last.pt"))
 
-    def _make_loader(self, ids: list[str]) -> tuple[DataLoader, EpochSampler]:
-        options = self.config.train
-        if len(ids) < options.batch_size:
+    def _training_ids(self) -> list[str]:
+        ids, batch = self.experiment.ids(self.fold, held_out=False), self.config.train.batch_size
+        if len(ids) < batch:
             raise UserError(
-                f"fold {self.fold}: {len(ids)} training images do not fill a batch of "
-                f"{options.batch_size}; use --set train.batch_size={max(2, len(ids))} or more data"
+                f"fold {self.fold}: {len(ids)} training images do not fill a batch of {batch}; "
+                f"use --set train.batch_size={max(2, len(ids))} or more data"
             )
-        dataset = TrainingSet(self.experiment.input, ids, self.config, self.fold)
-        sampler = EpochSampler(len(ids), self.config.seed, self.fold)
-        loader = DataLoader(
-            dataset,
-            batch_size=options.batch_size,
-            sampler=sampler,
-            num_workers=options.workers,
-            collate_fn=collate,
-            # BatchNorm in the pooled branch of DeepLabV3+ fails on a batch of one.
-            drop_last=True,
-            pin_memory=self.device.type == "cuda",
-        )
-        return loader, sampler
+        return ids
 
     def run(self) -> None:
         """Train the epochs that are left, then write the release weights."""
@@ -126,7 +122,7 @@ class FoldTrainer:
         self.sampler.epoch = self.epoch
         train = self._train_epoch()
         predictor = Predictor([self.model], self.config, self.device)
-        valid = validate(predictor, self.valid, options.workers)
+        valid = validate(predictor, self.valid)
         self.epoch += 1
         values = [self.epoch, rate, *train]
         values += [valid[key] for key in ("loss", "segmentation", "depth")]
@@ -180,7 +176,7 @@ class FoldTrainer:
             "best": self.best,
             "history": self.history,
             "folds": fold_hash(self.experiment.table),
-            "train_ids": self.loader.dataset.ids,
+            "train_ids": self.train.ids,
             "valid_ids": self.valid.ids,
             **score,
         }
@@ -199,6 +195,7 @@ class FoldTrainer:
 
     def _print_epoch(self) -> None:
         row = self.history[-1]
+        leaky = "  (leaky)" if self.experiment.notice else ""
         images = len(self.loader) * self.config.train.batch_size
         star = " *" if self.best["epoch"] == self.epoch else ""
         print(
@@ -206,7 +203,7 @@ class FoldTrainer:
             f"  loss {row['train_loss']:.4f} (depth {row['train_depth']:.4f})"
             f"  valid loss {row['valid_loss']:.4f}  mIoU {row['valid_miou']:.4f}"
             f"  pixel acc {row['valid_pixel_accuracy']:.4f}"
-            f"  {images / row['seconds']:.1f} img/s{star}",
+            f"  {images / row['seconds']:.1f} img/s{star}{leaky}",
             flush=True,
         )
 

@@ -103,7 +103,7 @@ def _write_files(
             stack.enter_context(make_writer(name, folder, count, config.submission))
             for name in formats
         ]
-        predictions = predictor.predict(frames, config.train.workers)
+        predictions = predictor.predict(frames)
         for prediction in progress(predictions, "test", count):
             mask = to_mask(prediction.probabilities, prediction.size, config.data.size)
             for writer in writers:

@@ -10,6 +10,7 @@ import hashlib
 import struct
 import zlib
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from nyuseg.errors import UserError
 from nyuseg.progress import progress
 
 TEST_LABELS = "test_label"
+SPLITS = tuple(frames.KINDS)
 
 # The first 33 bytes of a PNG file: signature, then the chunk IHDR (W3C PNG specification, 5.2
 # and 11.2.2). Big endian: length, type, width, height, bit depth, colour type, three more, CRC.
@@ -45,14 +47,15 @@ class Fault:
         return f"{self.path}: {self.what}"
 
 
-def quick_check(root: Path) -> list[Fault]:
+def quick_check(root: Path, splits: Sequence[str] = SPLITS) -> list[Fault]:
     """Check names, PNG headers and scenes.csv below `root`; returns faults sorted by path.
 
     Reads 33 bytes of each file. Finds: missing partners, files that are not PNG, wrong bit depth
     or channels, sizes that differ inside a triple, scenes on both sides of train and test,
-    a scenes.csv that cannot be used. The test split may be absent, train may not.
+    a scenes.csv that cannot be used. The test split may be absent, unless it is the only one of
+    `splits`; train may not.
     """
-    return _in_order(_check_headers(root)[0])
+    return _in_order(_check_headers(root, splits)[0])
 
 
 def full_check(root: Path) -> list[Fault]:
@@ -62,7 +65,7 @@ def full_check(root: Path) -> list[Fault]:
     everywhere, image files with the same content (within and across train and test). Files whose
     header is already at fault are not read.
     """
-    faults, sound = _check_headers(root)
+    faults, sound = _check_headers(root, SPLITS)
     seen: dict[str, Path] = {}
     for kind, path in progress(sound, "check", len(sound), "file"):
         data = path.read_bytes()
@@ -75,9 +78,9 @@ def full_check(root: Path) -> list[Fault]:
     return _in_order(faults)
 
 
-def require_clean(root: Path) -> None:
+def require_clean(root: Path, splits: Sequence[str] = SPLITS) -> None:
     """Raise UserError, one line with the first fault of `quick_check`, when there is any."""
-    faults = quick_check(root)
+    faults = quick_check(root, splits)
     if faults:
         more = f"and {len(faults) - 1} more; " if len(faults) > 1 else ""
         command = f"python src/prepare_data.py check --input {root}"
@@ -88,12 +91,12 @@ def _in_order(faults: list[Fault]) -> list[Fault]:
     return sorted(faults, key=lambda fault: fault.path)
 
 
-def _list_files(root: Path) -> Listing:
-    """All PNG files, without the test split when none of its folders exists."""
-    folders = {split: {k: root / split / k for k in kinds} for split, kinds in frames.KINDS.items()}
-    if (root / TEST_LABELS).is_dir():
+def _list_files(root: Path, splits: Sequence[str]) -> Listing:
+    """All PNG files of the splits, without test when it is one of two and has no folder."""
+    folders = {split: {k: root / split / k for k in frames.KINDS[split]} for split in splits}
+    if "test" in folders and (root / TEST_LABELS).is_dir():
         folders["test"]["label"] = root / TEST_LABELS
-    elif not (root / "test").is_dir():
+    elif len(folders) > 1 and not (root / "test").is_dir():
         del folders["test"]
     return {
         split: {kind: _pngs(folder) for kind, folder in kinds.items()}
@@ -107,9 +110,9 @@ def _pngs(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in paths}
 
 
-def _check_headers(root: Path) -> tuple[list[Fault], list[tuple[str, Path]]]:
+def _check_headers(root: Path, splits: Sequence[str]) -> tuple[list[Fault], list[tuple[str, Path]]]:
     """Faults of the quick check, and the (kind, file) pairs whose header is as expected."""
-    listing = _list_files(root)
+    listing = _list_files(root, splits)
     faults: list[Fault] = []
     sound: list[tuple[str, Path]] = []
     for split, kinds in listing.items():
@@ -196,7 +199,8 @@ def _scene_faults(rows: list[dict[str, str]], listing: Listing) -> list[str]:
     what = [f"image_id {name} appears {n} times" for name, n in counts.items() if n > 1]
     # An empty scene is as good as none: it must not join images of unknown scenes.
     scene_of = {row["image_id"]: row["scene"] for row in rows if row["scene"]}
-    lost = [image_id for image_id in listing["train"]["image"] if image_id not in scene_of]
+    train = listing.get("train", {"image": {}})["image"]
+    lost = [image_id for image_id in train if image_id not in scene_of]
     if lost:
         what.append(f"no scene for {len(lost)} train images, the first is {lost[0]}")
     sides: dict[str, dict[str, str]] = defaultdict(dict)

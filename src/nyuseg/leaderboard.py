@@ -58,6 +58,8 @@ def score_table(scores: list[dict[str, Any]]) -> str:
     for score in scores:
         out_of_fold = (score["manifest"].get("cv") or {}).get("miou")
         shown = "-" if out_of_fold is None else f"{out_of_fold:.4f}"
+        if score["manifest"].get("notice"):
+            shown += "  leaky"
         lines.append(
             f"{score['name']:{width}}{score['miou']:>8.4f}{score['pixel_accuracy']:>11.4f}{shown:>10}"
         )

@@ -21,6 +21,7 @@ from nyuseg.frames import frame_path, read_depth, read_label, write_png
 from nyuseg.metrics import confusion_matrix, summarize
 from nyuseg.predictor import Predictor
 from nyuseg.progress import progress
+from nyuseg.report import cv_table
 from nyuseg.validate import depth_error
 
 
@@ -41,7 +42,7 @@ def write_oof(experiment: Experiment, fold: int, device: torch.device) -> None:
     grid = [n // STRIDE for n in config.data.size]
     probabilities = np.empty((len(ids), NUM_CLASSES, *grid), np.float16)
     depths = np.empty((len(ids), 1, *grid), np.float16) if config.model.depth_head else None
-    predictions = predictor.predict(frames, config.train.workers)
+    predictions = predictor.predict(frames)
     title = f"fold {fold} out-of-fold"
     for i, prediction in enumerate(progress(predictions, title, len(ids))):
         mask = to_mask(prediction.probabilities, prediction.size, config.data.size)
@@ -107,6 +108,7 @@ def pool(experiment: Experiment, device: torch.device) -> dict[str, Any]:
         "environment": environment(device, experiment.config.train.precision),
     }
     write_json(experiment.folder / "cv.json", result)
+    write_text(experiment.folder / "report.txt", cv_table(result) + "\n")
     return result
 
 

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from nyuseg.config import Config
-from nyuseg.dataset import PredictionSet, collate
+from nyuseg.dataset import PredictionSet, make_loader
 from nyuseg.device import autocast
 from nyuseg.tta import make_views, view_names
 
@@ -68,16 +67,11 @@ class Predictor:
             seen[:, where] = images[:, where]
         return seen
 
-    def predict(self, frames: PredictionSet, workers: int = 0) -> Iterator[Prediction]:
+    def predict(self, frames: PredictionSet) -> Iterator[Prediction]:
         """Predict each frame of a set, in its order, a batch at a time."""
-        loader = DataLoader(
-            frames,
-            batch_size=self.config.predict.batch_size,
-            num_workers=workers,
-            collate_fn=collate,
-            pin_memory=self.device.type == "cuda",
-        )
-        for batch in loader:
+        options = self.config
+        batch_size, workers = options.predict.batch_size, options.train.workers
+        for batch in make_loader(frames, batch_size, workers, self.device):
             probabilities, depth = self(batch["image"])
             for i, (image_id, size) in enumerate(zip(batch["id"], batch["size"], strict=True)):
                 one_depth = None if depth is None else depth[i]

@@ -14,7 +14,7 @@ from nyuseg.metrics import confusion_matrix, summarize
 from nyuseg.predictor import Prediction, Predictor
 
 
-def validate(predictor: Predictor, frames: PredictionSet, workers: int = 0) -> dict[str, Any]:
+def validate(predictor: Predictor, frames: PredictionSet) -> dict[str, Any]:
     """Predict a set of training frames and score them at their native size.
 
     Returns `confusion` (int64 [13,13]), `miou`, `pixel_accuracy`, `class_iou` and the losses of
@@ -23,7 +23,7 @@ def validate(predictor: Predictor, frames: PredictionSet, workers: int = 0) -> d
     confusion = np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64)
     losses = []
     config = predictor.config
-    for prediction in predictor.predict(frames, workers):
+    for prediction in predictor.predict(frames):
         label = read_label(frame_path(frames.root, frames.split, "label", prediction.id))
         mask = to_mask(prediction.probabilities, prediction.size, config.data.size)
         confusion += confusion_matrix(label, mask)
