@@ -92,9 +92,13 @@ def _in_order(faults: list[Fault]) -> list[Fault]:
 
 
 def _list_files(root: Path, splits: Sequence[str]) -> Listing:
-    """All PNG files of the splits, without test when it is one of two and has no folder."""
+    """All PNG files of the splits, without test when it is one of two and has no folder.
+
+    Labels of the test images count only when both splits are asked for: what predicts asks for
+    test alone and never looks at them.
+    """
     folders = {split: {k: root / split / k for k in frames.KINDS[split]} for split in splits}
-    if "test" in folders and (root / TEST_LABELS).is_dir():
+    if len(folders) > 1 and (root / TEST_LABELS).is_dir():
         folders["test"]["label"] = root / TEST_LABELS
     elif len(folders) > 1 and not (root / "test").is_dir():
         del folders["test"]

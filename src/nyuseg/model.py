@@ -58,7 +58,7 @@ def build_model(config: Config, pretrained: bool = True) -> MultiTaskNet:
     if weights == "imagenet":
         first = _input_convolution(network.encoder)
         # smp and timm both lay the RGB filters over the channels in turn and scale them by 3/C.
-        rgb = first.weight.data[:, :3] * first.in_channels / 3
+        rgb = first.weight.data[:, :3] * (first.in_channels / 3)
         first.weight.data = expand_input(rgb, first.in_channels, options.input_init)
     elif weights is not None:
         _load_encoder(network.encoder, Path(weights), options.input_init)
@@ -100,7 +100,7 @@ def expand_input(rgb: torch.Tensor, channels: int, init: str) -> torch.Tensor:
     extra = channels - 3
     if init == "smp":
         turn = torch.arange(channels) % 3
-        return rgb[:, turn] * 3 / channels
+        return rgb[:, turn] * (3 / channels)
     fill = rgb.mean(1, keepdim=True) if init == "mean" else torch.zeros_like(rgb[:, :1])
     return torch.cat([rgb, fill.expand(-1, extra, -1, -1)], 1).contiguous()
 

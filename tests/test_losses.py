@@ -1,0 +1,99 @@
+"""Losses: what counts, what does not, and the sum."""
+
+import math
+
+import numpy as np
+import torch
+
+from nyuseg.fitting import fit_frame
+from nyuseg.losses import multitask_loss, segmentation_loss
+
+RNG = torch.Generator().manual_seed(3)
+
+
+def batch(height: int = 16, width: int = 24) -> dict[str, torch.Tensor]:
+    label = torch.randint(0, 13, (2, height, width), generator=RNG)
+    return {
+        "label": label,
+        "depth": torch.rand(2, 1, height, width, generator=RNG),
+        "depth_valid": torch.ones(2, 1, height, width, dtype=torch.bool),
+    }
+
+
+def output(height: int = 16, width: int = 24) -> dict[str, torch.Tensor]:
+    grid = (height // 4, width // 4)
+    return {
+        "logits": torch.randn(2, 13, *grid, generator=RNG).requires_grad_(),
+        "depth": torch.rand(2, 1, *grid, generator=RNG).requires_grad_(),
+    }
+
+
+def test_cross_entropy_by_hand() -> None:
+    logits = torch.zeros(1, 13, 1, 3)
+    logits[0, 4, 0, 0] = 2.0
+    label = torch.tensor([[[4, 7, 255]]])
+    sure = -math.log(math.exp(2) / (math.exp(2) + 12))
+    assert math.isclose(
+        segmentation_loss(logits, label).item(), (sure + math.log(13)) / 2, rel_tol=1e-6
+    )
+
+
+def test_total_is_segmentation_plus_a_tenth_of_the_depth() -> None:
+    loss = multitask_loss(output(), batch(), 0.1)
+    assert torch.isclose(loss["total"], loss["segmentation"] + 0.1 * loss["depth"])
+    assert loss["depth"] > 0
+
+
+def test_depth_loss_is_the_mean_over_valid_pixels_alone() -> None:
+    samples, out = batch(), output()
+    out["depth"] = torch.full((2, 1, 4, 6), 0.25)
+    samples["depth"][:] = 0.75
+    samples["depth"][:, :, :, 12:] = 100.0
+    samples["depth_valid"][:, :, :, 12:] = False
+    assert math.isclose(multitask_loss(out, samples, 0.1)["depth"].item(), 0.5, rel_tol=1e-6)
+
+
+def test_padding_moves_neither_loss() -> None:
+    """A portrait frame in a landscape input: what the network says in the padding is ignored."""
+    rng = np.random.default_rng(0)
+    frame = {
+        "image": rng.integers(0, 256, (32, 16, 3), np.uint8),
+        "depth": rng.integers(800, 9000, (32, 16), np.uint16),
+        "label": rng.integers(0, 13, (32, 16), np.uint8),
+    }
+    fitted = fit_frame(frame, (32, 64))
+    samples = {
+        "label": torch.from_numpy(fitted["label"].astype(np.int64))[None],
+        "depth": torch.rand(1, 1, 32, 64),
+        "depth_valid": torch.from_numpy(fitted["depth"] > 0)[None, None],
+    }
+    grid = {"logits": torch.randn(1, 13, 8, 16), "depth": torch.rand(1, 1, 8, 16)}
+    before = multitask_loss(grid, samples, 0.1)
+    # Column 4 is interpolated into the frame's last pixels; from column 5 on all is padding.
+    grid["logits"][..., 5:] = 1e4 * torch.randn(1, 13, 8, 11)
+    grid["depth"][..., 5:] = 1e4
+    after = multitask_loss(grid, samples, 0.1)
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_batch_without_a_valid_pixel_gives_zero_and_finite_gradients() -> None:
+    samples, out = batch(), output()
+    samples["label"][:] = 255
+    samples["depth_valid"][:] = False
+    loss = multitask_loss(out, samples, 0.1)
+    loss["total"].backward()
+    assert loss["total"].item() == 0
+    assert torch.isfinite(out["logits"].grad).all() and not out["depth"].grad.any()
+
+
+def test_without_a_depth_head_the_total_is_the_segmentation_loss() -> None:
+    out = output()
+    del out["depth"]
+    loss = multitask_loss(out, batch(), 0.1)
+    assert loss["depth"] == 0 and torch.equal(loss["total"], loss["segmentation"])
+
+
+def test_half_precision_outputs_are_summed_in_float32() -> None:
+    samples, out = batch(64, 64), output(64, 64)
+    half = {key: value.detach().bfloat16() for key, value in out.items()}
+    assert multitask_loss(half, samples, 0.1)["total"].dtype == torch.float32

@@ -1,0 +1,116 @@
+"""The predict path, with models that tell left from right."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nyuseg.config import parse_config
+from nyuseg.dataset import PredictionSet
+from nyuseg.frames import frame_path, write_png
+from nyuseg.model import build_model
+from nyuseg.predictor import Predictor
+
+CPU = torch.device("cpu")
+BASE = {"name": "test", "data": {"size": [32, 64]}, "train": {"precision": "fp32", "workers": 0}}
+CONFIG = parse_config(BASE, "test")
+
+
+class Lopsided(nn.Module):
+    """Logits depend on the pixel and, differently, on where it lies: no symmetry at all."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.mix = torch.randn(13, 4, generator=generator)
+        self.place = torch.randn(1, 13, 8, 16, generator=generator)
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        cells = torch.nn.functional.avg_pool2d(image, 4)
+        logits = torch.einsum("kc,nchw->nkhw", self.mix, cells) + self.place
+        return {"logits": logits, "depth": cells[:, :1] + self.place[:, :1]}
+
+
+IMAGES = torch.randn(3, 4, 32, 64, generator=torch.Generator().manual_seed(9))
+
+
+def by_hand(model: nn.Module, key: str) -> torch.Tensor:
+    """Mean over the view and its mirror image; `key` logits gives probabilities."""
+    seen = [model(IMAGES)[key], model(IMAGES.flip(-1))[key]]
+    if key == "logits":
+        seen = [one.softmax(1) for one in seen]
+    return (seen[0] + seen[1].flip(-1)) / 2
+
+
+def test_flip_view_is_undone_before_the_mean() -> None:
+    model = Lopsided(1)
+    probabilities, depth = Predictor([model], CONFIG, CPU, tta=True)(IMAGES)
+    assert torch.allclose(probabilities, by_hand(model, "logits"), atol=1e-6)
+    assert torch.allclose(depth, by_hand(model, "depth"), atol=1e-6)
+
+
+def test_without_tta_there_is_one_view() -> None:
+    model = Lopsided(1)
+    predictor = Predictor([model], CONFIG, CPU)
+    assert predictor.view_names == ["identity"]
+    assert torch.allclose(predictor(IMAGES)[0], model(IMAGES)["logits"].softmax(1), atol=1e-6)
+
+
+def test_probabilities_not_logits_are_averaged_over_folds_and_views() -> None:
+    models = [Lopsided(1), Lopsided(2), Lopsided(3)]
+    probabilities, _ = Predictor(models, CONFIG, CPU, tta=True)(IMAGES)
+    expected = torch.stack([by_hand(model, "logits") for model in models]).mean(0)
+    logits = torch.stack([model(IMAGES)["logits"] for model in models]).mean(0).softmax(1)
+    assert torch.allclose(probabilities, expected, atol=1e-6)
+    assert not torch.allclose(probabilities, logits, atol=1e-2)
+    assert torch.allclose(probabilities.sum(1), torch.ones(3, 8, 16), atol=1e-5)
+
+
+def test_a_flipped_view_keeps_the_coordinate_channels() -> None:
+    config = parse_config({**BASE, "data": {"size": [32, 64], "channels": ["rgb", "xy"]}}, "test")
+    seen = []
+
+    class Spy(nn.Module):
+        def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+            seen.append(image.clone())
+            return {"logits": image[:, :1, ::4, ::4].expand(-1, 13, -1, -1)}
+
+    images = torch.randn(2, 5, 32, 64)
+    Predictor([Spy()], config, CPU, tta=True)(images)
+    plain, flipped = seen
+    assert torch.equal(plain, images)
+    assert torch.equal(flipped[:, :3], images[:, :3].flip(-1))
+    assert torch.equal(flipped[:, 3:], images[:, 3:])
+
+
+def write_frames(root: Path, sizes: list[tuple[int, int]]) -> list[str]:
+    rng = np.random.default_rng(5)
+    for i, (height, width) in enumerate(sizes):
+        image = rng.integers(0, 256, (height, width, 3), np.uint8)
+        write_png(frame_path(root, "test", "image", f"{i:06d}"), image)
+        depth = rng.integers(700, 9000, (height, width), np.uint16)
+        write_png(frame_path(root, "test", "depth", f"{i:06d}"), depth)
+    return [f"{i:06d}" for i in range(len(sizes))]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_answers_do_not_depend_on_batches_or_workers(tmp_path: Path, workers: int) -> None:
+    sizes = [(32, 64), (48, 64), (100, 37), (7, 90), (32, 64)]
+    ids = write_frames(tmp_path, sizes)
+    options = {"decoder": "deeplabv3plus", "encoder": "tu-test_resnet", "encoder_weights": None}
+    train = {"precision": "fp32", "workers": workers}
+    results = []
+    for batch_size in (1, 3):
+        values = {**BASE, "model": options, "train": train, "predict": {"batch_size": batch_size}}
+        config = parse_config(values, "test")
+        torch.manual_seed(0)
+        predictor = Predictor([build_model(config)], config, CPU, tta=True)
+        frames = PredictionSet(tmp_path, "test", ids, config.data)
+        results.append(list(predictor.predict(frames)))
+    one, three = results
+    assert [p.id for p in one] == [p.id for p in three] == ids
+    assert [tuple(p.size) for p in one] == sizes
+    for a, b in zip(one, three, strict=True):
+        assert torch.allclose(a.probabilities, b.probabilities, atol=1e-5)

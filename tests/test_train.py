@@ -1,0 +1,365 @@
+"""The whole path on tiny rooms: train, out-of-fold, pool, infer, score; through the commands."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import jaccard_score
+
+import infer
+import score
+import train_folds
+from nyuseg import fit
+from nyuseg.checkpoint import load_checkpoint
+from nyuseg.config import load_config, parse_config
+from nyuseg.demo.data import write_demo
+from nyuseg.errors import UserError
+from nyuseg.experiment import open_experiment
+from nyuseg.files import PROJECT, read_json
+from nyuseg.fitting import to_mask
+from nyuseg.frames import frame_path, list_ids, read_label
+from nyuseg.oof import check_pooling
+
+pytestmark = pytest.mark.slow
+
+TINY = [
+    f"--set={change}"
+    for change in (
+        "model.encoder=tu-test_resnet",
+        "data.size=[48,64]",
+        "train.epochs=2",
+        "train.precision=fp32",
+        "folds.count=2",
+    )
+]
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    write_demo(root, scenes=5, frames=2, test_scenes=2, size=(48, 64), seed=1)
+    return root
+
+
+def train(data: Path, oof: Path, fold: str, *more: str) -> Path:
+    config = str(PROJECT / "configs/demo.yaml")
+    options = ["--fold", fold, "--config", config, "--input", str(data), "--oof", str(oof)]
+    train_folds.main([*options, *TINY, *more])
+    return oof / "demo"
+
+
+@pytest.fixture(scope="session")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(data, tmp_path_factory.mktemp("oof"), "0..1")
+
+
+@pytest.fixture
+def copied(trained: Path, tmp_path: Path) -> Path:
+    """The trained experiment, to be broken."""
+    return Path(shutil.copytree(trained, tmp_path / "oof" / "demo"))
+
+
+def predict(oof: Path, out: Path, *more: str) -> None:
+    options = ["--experiment", "demo", "--oof", str(oof), "--submissions", str(out)]
+    infer.main([*options, *more])
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(folder / "last.pt")["model"]
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[key], other[key]) for key in one)
+
+
+# Out-of-fold
+
+
+def test_every_image_is_predicted_by_the_fold_that_did_not_train_on_it(trained, data) -> None:
+    experiment = open_experiment("demo", trained.parent)
+    for fold in (0, 1):
+        state = load_checkpoint(trained / f"fold_{fold}" / "last.pt")
+        ids = (trained / f"fold_{fold}/oof_ids.txt").read_text().split()
+        assert ids == state["valid_ids"] == experiment.ids(fold, held_out=True)
+        assert not set(ids) & set(state["train_ids"])
+    masks = {path.stem for path in (trained / "masks").iterdir()}
+    assert masks == set(list_ids(data, "train"))
+
+
+def test_cv_is_the_score_of_the_mask_files(trained: Path, data: Path) -> None:
+    truth, guess = [], []
+    for image_id in list_ids(data, "train"):
+        label = read_label(frame_path(data, "train", "label", image_id))
+        truth.append(label[label != 255])
+        guess.append(read_label(trained / f"masks/{image_id}.png")[label != 255])
+    truth, guess = np.concatenate(truth), np.concatenate(guess)
+    present = np.union1d(truth, guess)
+    expected = jaccard_score(truth, guess, labels=present, average="macro", zero_division=0)
+    cv = read_json(trained / "cv.json")
+    assert cv["miou"] == pytest.approx(expected)
+    assert cv["pixel_accuracy"] == pytest.approx((truth == guess).mean())
+    assert 0 < cv["depth_mae_m"] < 9.29
+    assert [row["fold"] for row in cv["folds"]] == [0, 1] and cv["notice"] is None
+
+
+def test_probabilities_on_disk_give_the_masks(trained: Path) -> None:
+    config = open_experiment("demo", trained.parent).config
+    for fold in (0, 1):
+        folder = trained / f"fold_{fold}"
+        probabilities = np.load(folder / "oof_probs.npy", mmap_mode="r")
+        ids = (folder / "oof_ids.txt").read_text().split()
+        assert probabilities.dtype == np.float16 and probabilities.shape == (len(ids), 13, 12, 16)
+        for grid, image_id in zip(probabilities, ids, strict=True):
+            mask = read_label(trained / f"masks/{image_id}.png")
+            again = to_mask(torch.from_numpy(grid.astype(np.float32)), mask.shape, config.data.size)
+            # Half precision decides a near tie otherwise; this network has seen two epochs.
+            assert (again == mask).mean() > 0.97
+
+
+def test_metrics_csv_has_a_row_an_epoch_and_the_schedule(trained: Path) -> None:
+    with (trained / "fold_0/metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert [float(row["lr"]) for row in rows] == pytest.approx([1e-3, 5e-4])
+    assert float(rows[1]["train_loss"]) < float(rows[0]["train_loss"])
+
+
+def test_the_schedule_is_that_of_torch() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 1e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 30)
+    for epoch in range(30):
+        assert fit.learning_rate(1e-4, epoch, 30) == pytest.approx(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+
+
+# Going on
+
+
+def test_a_finished_run_is_left_alone(copied: Path, data: Path, capsys) -> None:
+    before = {path: path.stat().st_mtime_ns for path in copied.glob("fold_*/*")}
+    train(data, copied.parent, "all")
+    assert capsys.readouterr().out.count("already finished, skipped") == 2
+    assert before == {path: path.stat().st_mtime_ns for path in copied.glob("fold_*/*")}
+
+
+def test_an_interrupted_fold_ends_with_the_same_weights(trained, data, tmp_path, capsys) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        steps = iter(range(100))
+
+        def stop_in_epoch_2(*given):
+            if next(steps) == 1:
+                raise KeyboardInterrupt
+            return fit_validate(*given)
+
+        fit_validate = fit.validate
+        patch.setattr(fit, "validate", stop_in_epoch_2)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, tmp_path, "0")
+    folder = train(data, tmp_path, "0")
+    assert "going on after epoch 1" in capsys.readouterr().out
+    assert same(weights(folder / "fold_0"), weights(trained / "fold_0"))
+    assert (folder / "masks").is_dir() and not (folder / "cv.json").exists()
+
+
+def test_workers_do_not_change_the_result(trained: Path, data: Path, tmp_path: Path) -> None:
+    folder = train(data, tmp_path, "0", "--set=train.workers=2", "--set=train.epochs=2")
+    assert same(weights(folder / "fold_0"), weights(trained / "fold_0"))
+
+
+def test_another_configuration_is_refused_and_fresh_moves_the_old_aside(copied, data) -> None:
+    with pytest.raises(UserError, match=r"train\.lr was 0\.001, now 0\.01.*--fresh"):
+        train(data, copied.parent, "0", "--set=train.lr=0.01")
+    (copied / "keep.txt").write_text("mine")
+    train(data, copied.parent, "0", "--set=train.epochs=1", "--fresh")
+    assert not (copied / "fold_1").exists()
+    assert [path.read_text() for path in copied.parent.glob("demo.*/keep.txt")] == ["mine"]
+
+
+def test_other_data_under_the_same_name_is_refused(copied: Path, tmp_path: Path) -> None:
+    write_demo(tmp_path / "other", scenes=6, frames=1, test_scenes=1, size=(48, 64))
+    with pytest.raises(UserError, match="begun with other data"):
+        train(tmp_path / "other", copied.parent, "0")
+
+
+def test_pooling_names_a_missing_fold_and_a_double_image(copied: Path) -> None:
+    experiment = open_experiment("demo", copied.parent)
+    ids = copied / "fold_1/oof_ids.txt"
+    first = (copied / "fold_0/oof_ids.txt").read_text().split()[0]
+    ids.write_text(ids.read_text() + f"{first}\n")
+    with pytest.raises(UserError, match=f"image {first} is predicted by two folds"):
+        check_pooling(experiment)
+    lost = ids.read_text().split()[0]
+    ids.write_text("".join(f"{i}\n" for i in ids.read_text().split()[1:-1]))
+    with pytest.raises(UserError, match=f"image {lost} is predicted by no fold"):
+        check_pooling(experiment)
+    (copied / "fold_1/fold.json").unlink()
+    with pytest.raises(UserError, match="fold 1 not finished"):
+        check_pooling(experiment)
+
+
+def test_a_random_split_is_marked_leaky_wherever_it_scores(data, tmp_path, capsys) -> None:
+    more = ["--set=folds.group=random", "--set=train.epochs=1"]
+    folder = train(data, tmp_path / "oof", "all", *more)
+    lines = capsys.readouterr().out.splitlines()
+    assert all("leaky" in line for line in lines if "valid loss" in line)
+    assert any("LEAKY" in line for line in lines)
+    assert "LEAKY" in read_json(folder / "cv.json")["notice"]
+    predict(tmp_path / "oof", tmp_path / "out", "--format", "png")
+    score.main([str(tmp_path / "out/demo"), str(data / "test_label")])
+    assert "leaky" in capsys.readouterr().out.splitlines()[-15]
+
+
+def test_too_few_images_for_a_batch(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"do not fill a batch of 64.*train\.batch_size"):
+        train(data, tmp_path, "0", "--set=train.batch_size=64")
+
+
+def test_a_loss_that_is_not_finite_stops_the_fold(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="loss is not finite"):
+        train(data, tmp_path, "0", "--set=train.lr=1e30", "--set=train.epochs=4")
+
+
+# Inference
+
+
+def test_inference_needs_nothing_but_the_experiment(copied, data, tmp_path, capsys) -> None:
+    out = tmp_path / "out"
+    predict(copied.parent, out, "--tta")
+    predict(copied.parent, out)
+    predict(copied.parent, out, "--fold", "1", "--format", "npy")
+    manifest = read_json(out / "demo_tta/manifest.json")
+    assert manifest["views"] == ["identity", "horizontal_flip"]
+    hashes = [read_json(copied / f"fold_{k}/weights.json")["sha256"] for k in (0, 1)]
+    assert list(manifest["folds"].values()) == hashes
+    assert manifest["cv"]["miou"] == read_json(copied / "cv.json")["miou"]
+    masks = np.load(out / "demo_tta/submission.npy")
+    assert masks.shape == (4, 48, 64) and masks.dtype == np.uint8
+    counts = np.bincount(masks.ravel(), minlength=13).tolist()
+    assert list(manifest["class_pixels"].values()) == counts
+    assert (masks != np.load(out / "demo/submission.npy")).any()
+    assert not (out / "demo_fold1/submission.csv").exists()
+    assert (out / "demo_tta/preview.png").stat().st_size > 1000
+    capsys.readouterr()
+    files = [str(out / "demo_tta" / f"submission.{kind}") for kind in ("npy", "csv", "zip")]
+    score.main([*files, str(data / "test_label")])
+    assert len({line.split()[1] for line in capsys.readouterr().out.splitlines()[1:4]}) == 1
+
+
+def test_predicting_twice_gives_the_same_files(copied: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        predict(copied.parent, tmp_path / name, "--tta")
+    for file in ("submission.npy", "submission.csv", "submission.zip", "preview.png"):
+        one, other = (tmp_path / name / "demo_tta" / file for name in ("a", "b"))
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_images_of_different_sizes_need_rle_or_png(copied, data, tmp_path) -> None:
+    mixed = Path(shutil.copytree(data, tmp_path / "mixed"))
+    write_demo(tmp_path / "tall", scenes=2, frames=1, test_scenes=1, size=(80, 40))
+    for kind in ("image", "depth"):
+        tall = next((tmp_path / "tall/test" / kind).iterdir())
+        shutil.copy(tall, sorted((mixed / "test" / kind).iterdir())[-1])
+    with pytest.raises(UserError, match="use --format rle,png"):
+        predict(copied.parent, tmp_path / "out", "--input", str(mixed))
+    assert not (tmp_path / "out/demo").exists()
+    assert not list((tmp_path / "out").iterdir())
+    predict(copied.parent, tmp_path / "out", "--input", str(mixed), "--format", "rle,png")
+    assert read_json(tmp_path / "out/demo/manifest.json")["sizes"] == ["48x64", "80x40"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda exp: shutil.rmtree(exp / "fold_1"), "fold 1 is not trained"),
+        (lambda exp: (exp / "fold_0/weights.safetensors").unlink(), "no such file"),
+        (lambda exp: (exp / "fold_0/weights.safetensors").write_bytes(b"x"), "not the file that"),
+        (lambda exp: swap_folds(exp), "another fold table"),
+        (lambda exp: change_config(exp, "encoder", "tu-resnet10t"), "do not fit tu-resnet10t"),
+        (lambda exp: edit_folds(exp), "changed since training"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(copied, tmp_path, damage, message) -> None:
+    damage(copied)
+    with pytest.raises(UserError, match=message):
+        predict(copied.parent, tmp_path / "out")
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def swap_folds(experiment: Path) -> None:
+    (experiment / "fold_0").rename(experiment / "x")
+    (experiment / "fold_1").rename(experiment / "fold_0")
+    (experiment / "x").rename(experiment / "fold_1")
+
+
+def change_config(experiment: Path, key: str, value: str) -> None:
+    path = experiment / "config.yaml"
+    config = load_config(path).model_dump(mode="json")
+    config["model"][key] = value
+    parse_config(config, "test")
+    path.write_text(json.dumps(config))  # JSON is YAML.
+
+
+def edit_folds(experiment: Path) -> None:
+    path = experiment / "folds.csv"
+    head, first, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([head, *rest, first]) + "\n")
+
+
+def test_an_unknown_experiment_lists_those_there_are(copied: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no such experiment \(found: demo\)"):
+        infer.main(["--experiment", "nope", "--oof", str(copied.parent)])
+
+
+def test_a_submission_folder_that_cannot_be_written(copied: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        predict(copied.parent, tmp_path / "file" / "out")
+
+
+def test_a_broken_depth_file_stops_inference_and_training_by_name(copied, data, tmp_path) -> None:
+    broken = Path(shutil.copytree(data, tmp_path / "broken"))
+    for split in ("test", "train"):
+        path = sorted((broken / split / "depth").iterdir())[1]
+        path.write_bytes(path.read_bytes()[:200])  # The header is whole: the cheap check passes.
+    with pytest.raises(UserError, match=r"test/depth/\d+\.png: cannot be decoded"):
+        predict(copied.parent, tmp_path / "out", "--input", str(broken))
+    with pytest.raises(UserError, match=r"train/depth/\d+\.png: cannot be decoded"):
+        train(broken, tmp_path / "oof2", "0", "--set=name=broken")
+
+
+# Real frames
+
+
+@pytest.mark.parametrize(("name", "batch"), [("rooms", 4), ("nyuv2_sample", 2)])
+def test_real_frames_train_a_step_and_infer(name: str, batch: int, tmp_path: Path) -> None:
+    root = PROJECT.parent / "shared/data" / name
+    if not root.exists():
+        pytest.skip(f"{root} is not on this machine: the frames must not be redistributed")
+    config = load_config(PROJECT / "configs/exp060.yaml", [change[6:] for change in TINY])
+    from nyuseg.dataset import PredictionSet, TrainingSet, make_loader
+    from nyuseg.losses import multitask_loss
+    from nyuseg.model import build_model
+    from nyuseg.predictor import Predictor
+
+    ids = list_ids(root, "train")[:batch]
+    config = config.model_copy(
+        update={"model": config.model.model_copy(update={"encoder_weights": None})}
+    )
+    model, device = build_model(config), torch.device("cpu")
+    samples = TrainingSet(root, ids, config, fold=0)
+    loader = make_loader(samples, batch, 0, device, sampler=[(0, i) for i in range(batch)])
+    first = next(iter(loader))
+    assert first["depth_valid"].any() and (first["label"] != 255).any()
+    loss = multitask_loss(model(first["image"]), first, 0.1)["total"]
+    loss.backward()
+    assert torch.isfinite(loss)
+    frames = PredictionSet(root, "train", ids, config.data)
+    for prediction in Predictor([model], config, device, tta=True).predict(frames):
+        label = read_label(frame_path(root, "train", "label", prediction.id))
+        mask = to_mask(prediction.probabilities, prediction.size, config.data.size)
+        assert mask.shape == label.shape and mask.max() < 13
