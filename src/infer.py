@@ -4,12 +4,13 @@ examples:
   python src/infer.py --tta
   python src/infer.py --experiment exp040 --fold 0,2 --format rle
   python src/infer.py --tta --input /kaggle/input/nyuv2 --submissions /kaggle/working
+  python src/infer.py --tta --set submission.order=row --set submission.base=0
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from nyuseg.cli import Parser, add_oof, run
+from nyuseg.cli import Parser, add_oof, add_set, run
 from nyuseg.files import PROJECT, find
 from nyuseg.folds import parse_folds
 from nyuseg.integrity import require_clean
@@ -22,16 +23,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--fold", default="all", help="0..4, 3, 0,2 or all (default)")
     parser.add_argument("--tta", action="store_true", help="average over the horizontal flip too")
     parser.add_argument("--format", default="npy,rle,png", help=f"some of {', '.join(FILES)}")
-    parser.add_argument("--input", help="folder with test/ (default: where it was trained)")
-    parser.add_argument("--submissions", default=str(PROJECT / "submissions"), metavar="DIR")
+    parser.add_argument(
+        "--input", metavar="DIR", help="folder with test/ (default: where it was trained)"
+    )
+    parser.add_argument(
+        "--submissions", default=str(PROJECT / "submissions"), metavar="DIR", help="where to write"
+    )
     add_oof(parser)
+    add_set(parser, "such as submission.order=row or predict.batch_size=2")
     options = parser.parse_args(argv)
     formats = parse_formats(options.format)
     from nyuseg.device import pick_device
     from nyuseg.experiment import open_experiment
     from nyuseg.infer import infer
 
-    experiment = open_experiment(options.experiment, find(options.oof))
+    experiment = open_experiment(options.experiment, find(options.oof), options.overrides)
     count = experiment.config.folds.count
     folds = parse_folds(options.fold, count)
     root = find(options.input) if options.input else experiment.input

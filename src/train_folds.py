@@ -8,7 +8,7 @@ examples:
 
 from collections.abc import Sequence
 
-from nyuseg.cli import Parser, add_oof, run
+from nyuseg.cli import Parser, add_oof, add_set, run
 from nyuseg.config import load_config
 from nyuseg.files import PROJECT, find
 from nyuseg.folds import parse_folds
@@ -18,9 +18,15 @@ from nyuseg.integrity import require_clean
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("--fold", required=True, help="0..4, 3, 0,2 or all")
-    parser.add_argument("--config", default=str(PROJECT / "configs/exp060.yaml"), metavar="YAML")
-    parser.add_argument("--input", default=str(PROJECT / "input"), help="folder with train/")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument(
+        "--config",
+        default=str(PROJECT / "configs/exp060.yaml"),
+        help="default: configs/exp060.yaml",
+    )
+    parser.add_argument(
+        "--input", default=str(PROJECT / "input"), metavar="DIR", help="folder with train/"
+    )
+    add_set(parser, "any key of the configuration, such as train.epochs=1")
     parser.add_argument("--fresh", action="store_true", help="move an earlier run aside first")
     add_oof(parser)
     options = parser.parse_args(argv)
@@ -28,8 +34,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     folds = parse_folds(options.fold, config.folds.count)
     root = find(options.input)
     require_clean(root)
-    for override in options.overrides:
-        print(f"override: {override}")
     train(config, folds, root, find(options.oof), options.fresh)
 
 

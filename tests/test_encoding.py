@@ -11,6 +11,9 @@ from nyuseg.classes import NUM_CLASSES
 from nyuseg.encoding import decode_mask, encode_mask
 from nyuseg.errors import UserError
 
+# pycocotools 2.0 and NumPy 2 disagree about a keyword.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
 V = 255
 # Class 0 of the source of these strings means "none", which is void here.
 MAP = np.array([[1, 1, 2], [V, 1, 2]], np.uint8)

@@ -12,7 +12,7 @@ from nyuseg.metrics import class_iou, confusion_matrix, summarize
 
 
 def random_pair(seed: int, classes: int = NUM_CLASSES) -> tuple[np.ndarray, np.ndarray]:
-    """Truth with void and a prediction that is right in about two of three pixels; uint8 [37,53]."""
+    """Truth with void, and a prediction right in about two of three pixels; uint8 [37,53]."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, classes, (37, 53), dtype=np.uint8)
     guess = rng.integers(0, classes, truth.shape, dtype=np.uint8)

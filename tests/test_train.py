@@ -250,6 +250,23 @@ def test_inference_needs_nothing_but_the_experiment(copied, data, tmp_path, caps
     assert len({line.split()[1] for line in capsys.readouterr().out.splitlines()[1:4]}) == 1
 
 
+def test_the_run_length_format_is_chosen_when_predicting(copied, data, tmp_path, capsys) -> None:
+    more = ["--set=submission.order=row", "--set=submission.base=0", "--set=submission.empty=-1"]
+    predict(copied.parent, tmp_path, "--format", "rle,png", *more)
+    lines = (tmp_path / "demo/submission.csv").read_text().splitlines()
+    assert any(line.endswith(",-1") for line in lines)
+    capsys.readouterr()
+    score.main(
+        [
+            *(str(tmp_path / "demo" / f"submission.{k}") for k in ("csv", "zip")),
+            str(data / "test_label"),
+        ]
+    )
+    assert len({line.split()[1] for line in capsys.readouterr().out.splitlines()[1:3]}) == 1
+    with pytest.raises(UserError, match=r"model\.decoder is fixed by the training"):
+        predict(copied.parent, tmp_path, "--set=model.decoder=fpn")
+
+
 def test_predicting_twice_gives_the_same_files(copied: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         predict(copied.parent, tmp_path / name, "--tta")

@@ -27,6 +27,19 @@ def add_oof(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_set(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add --set KEY=VALUE, to be given any number of times; each is printed as it is read."""
+    parser.add_argument(
+        "--set", action=_Override, default=[], metavar="KEY=VALUE", dest="overrides", help=text
+    )
+
+
+class _Override(argparse.Action):
+    def __call__(self, _, namespace: argparse.Namespace, value: str, __: object = None) -> None:
+        print(f"override: {value}")
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest), value])
+
+
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
     """Run an entry script's main: a UserError becomes one line on stderr and exit code 1."""
     try:

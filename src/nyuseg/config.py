@@ -1,5 +1,6 @@
 """The configuration of an experiment: one YAML file, one parent at most, unknown keys refused."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -113,6 +114,9 @@ class Predict(Section):
 class Submission(Section):
     """Run-length text: pixel order, number of the first pixel, what stands for 'no pixel'."""
 
+    # YAML reads the empty tokens -1 and 0 as numbers.
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
     order: Literal["column", "row"] = "column"
     base: Literal[0, 1] = 1
     empty: str = ""
@@ -139,7 +143,7 @@ class Config(Section):
         return self
 
 
-def load_config(path: Path, overrides: list[str] | None = None) -> Config:
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, lay it over its `extends:` parent, apply `a.b=c` overrides, validate.
 
     Raises UserError, one line with file and key, for an absent file, broken YAML, an unknown
@@ -152,9 +156,25 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
         if "extends" in base:
             raise UserError(f"{path.parent / str(parent)}: a parent cannot extend another file")
         values = _merge(base, values)
-    for override in overrides or []:
+    for override in overrides:
         values = _merge(values, _parse_override(override))
     return parse_config(values, str(path))
+
+
+def override_config(config: Config, overrides: Sequence[str]) -> Config:
+    """Change what may still change after training (see is_free). Raises UserError otherwise."""
+    values = config.model_dump(mode="json")
+    for override in overrides:
+        key = override.partition("=")[0]
+        if not is_free(key):
+            raise UserError(f"--set {override}: {key} is fixed by the training; train again")
+        values = _merge(values, _parse_override(override))
+    return parse_config(values, "--set")
+
+
+def is_free(key: str) -> bool:
+    """Whether a setting changes only where, how fast or in what format, not what is predicted."""
+    return key in {"train.workers", "predict.batch_size"} or key.startswith("submission.")
 
 
 def parse_config(values: dict[str, Any], source: str) -> Config:

@@ -1,6 +1,7 @@
 """The folder of an experiment, oof/<name>/: what it holds and how it is opened."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,14 +9,11 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from nyuseg.config import Config, dump_config, parse_config
+from nyuseg.config import Config, dump_config, is_free, override_config, parse_config
 from nyuseg.errors import UserError
 from nyuseg.files import read_json, write_json, write_text
 from nyuseg.folds import fold_hash, fold_table, leak_notice, read_folds, write_folds
 from nyuseg.frames import list_ids
-
-# Settings that change where and how fast, not what: they may differ when a run goes on.
-FREE_KEYS = {"train.workers", "predict.batch_size"}
 
 
 @dataclass(frozen=True)
@@ -69,14 +67,18 @@ def create_experiment(config: Config, root: Path, oof: Path, fresh: bool = False
     return experiment
 
 
-def open_experiment(name: str, oof: Path) -> Experiment:
-    """Open oof/<name> from its own files alone. Raises UserError when it is absent or broken."""
+def open_experiment(name: str, oof: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Open oof/<name> from its own files alone. Raises UserError when it is absent or broken.
+
+    overrides: `a.b=c` changes of what may change after training, see config.is_free.
+    """
     folder = oof / name
     path = folder / "config.yaml"
     if not path.exists():
         found = ", ".join(sorted(p.parent.name for p in oof.glob("*/config.yaml"))) or "none"
         raise UserError(f"{folder}: no such experiment (found: {found}); train it first")
     config = parse_config(yaml.safe_load(path.read_text()), str(path))
+    config = override_config(config, overrides)
     facts = read_json(folder / "experiment.json")
     table = read_folds(folder / "folds.csv", config.folds.group)
     if fold_hash(table) != facts["folds"]:
@@ -86,7 +88,7 @@ def open_experiment(name: str, oof: Path) -> Experiment:
 
 def _require_same(before: Experiment, now: Experiment) -> None:
     old, new = _flatten(before.config.model_dump()), _flatten(now.config.model_dump())
-    changed = [key for key in new if old[key] != new[key] and key not in FREE_KEYS]
+    changed = [key for key in new if old[key] != new[key] and not is_free(key)]
     way_out = "use --set name=NEW_NAME for another experiment, or --fresh to start this one anew"
     if changed:
         shown = ", ".join(f"{key} was {old[key]}, now {new[key]}" for key in changed)

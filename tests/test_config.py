@@ -1,0 +1,285 @@
+"""Configurations: the committed ones are the report's, and a typo never passes in silence."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from nyuseg.config import Config, dump_config, load_config, parse_config
+from nyuseg.errors import UserError
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+EXP060 = CONFIGS / "exp060.yaml"
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values as {'a.b': value}."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        result |= (
+            flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return result
+
+
+def dumped(name: str) -> dict[str, Any]:
+    return flat(yaml.safe_load(dump_config(load_config(CONFIGS / name))))
+
+
+def difference(one: str, other: str) -> dict[str, tuple[Any, Any]]:
+    a, b = dumped(one), dumped(other)
+    return {key: (a[key], b[key]) for key in a | b if a[key] != b[key]}
+
+
+def with_channels(*channels: str) -> Config:
+    return parse_config({"name": "x", "data": {"channels": list(channels)}}, "test")
+
+
+def refused(path: Path, *overrides: str) -> str:
+    """The message of the UserError that loading must raise; always one line."""
+    with pytest.raises(UserError) as error:
+        load_config(path, list(overrides))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    """Writes a file of tmp_path and returns its path."""
+
+    def write_file(text: str, name: str = "my.yaml") -> Path:
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    return write_file
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_committed_configs_load_and_survive_a_dump(path: Path) -> None:
+    config = load_config(path)
+    assert config.name == path.stem
+    assert parse_config(yaml.safe_load(dump_config(config)), "dump") == config
+
+
+def test_exp060_is_the_reports() -> None:
+    assert dumped("exp060.yaml") == {
+        "name": "exp060",
+        "seed": 42,
+        "data.size": [480, 640],
+        "data.channels": ["rgb", "inverse_depth"],
+        "data.mean": [0.525, 0.443, 0.4],
+        "data.std": [0.281, 0.281, 0.293],
+        "model.decoder": "deeplabv3plus",
+        "model.encoder": "resnet101",
+        "model.encoder_weights": "imagenet",
+        "model.input_init": "smp",
+        "model.depth_head": True,
+        "augment.flip": 0.5,
+        "augment.shift": 0.05,
+        "augment.scale": 0.1,
+        "augment.rotate": 5,
+        "train.epochs": 30,
+        "train.batch_size": 8,
+        "train.lr": 1e-4,
+        "train.weight_decay": 1e-4,
+        "train.depth_loss": 0.1,
+        "train.workers": 4,
+        "train.precision": "auto",
+        "folds.count": 5,
+        "folds.group": "scene",
+        "predict.checkpoint": "best",
+        "predict.batch_size": 8,
+        "submission.order": "column",
+        "submission.base": 1,
+        "submission.empty": "",
+    }
+    assert load_config(EXP060).data.channel_count == 4
+
+
+def test_siblings_differ_only_where_they_should() -> None:
+    assert difference("exp060.yaml", "exp040.yaml") == {
+        "name": ("exp060", "exp040"),
+        "model.depth_head": (True, False),
+    }
+    assert difference("exp040.yaml", "exp050.yaml") == {
+        "name": ("exp040", "exp050"),
+        "data.channels": (["rgb", "inverse_depth"], ["rgb", "inverse_depth", "xy"]),
+    }
+
+
+def test_demo_is_the_same_recipe_in_small() -> None:
+    changed = set(difference("exp060.yaml", "demo.yaml"))
+    assert changed <= {
+        "name",
+        "data.size",
+        "model.encoder",
+        "model.encoder_weights",
+        *(f"train.{key}" for key in ("epochs", "batch_size", "lr", "workers")),
+    }
+    assert dumped("demo.yaml")["model.encoder_weights"] is None  # No download.
+
+
+@pytest.mark.parametrize(
+    ("channels", "count", "xy"),
+    [
+        (("rgb",), 3, None),
+        (("rgb", "log_depth"), 4, None),
+        (("rgb", "xy"), 5, slice(3, 5)),
+        (("rgb", "inverse_depth", "xy"), 6, slice(4, 6)),
+        (("rgb", "xy", "linear_depth"), 6, slice(3, 5)),
+        (("rgb", "linear_depth", "log_depth", "xy", "inverse_depth"), 8, slice(5, 7)),
+    ],
+)
+def test_channels_are_counted(channels: tuple[str, ...], count: int, xy: slice | None) -> None:
+    data = with_channels(*channels).data
+    assert (data.channel_count, data.xy_channels) == (count, xy)
+
+
+@pytest.mark.parametrize("channels", [(), ("xy", "rgb"), ("inverse_depth",), ("rgb", "xy", "xy")])
+def test_refused_channels(channels: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match=r"^test: data\.channels: the first channel must be rgb"):
+        with_channels(*channels)
+
+
+def test_parent_lies_below_its_child(write) -> None:
+    write("name: base\ntrain: {epochs: 7, lr: 0.5}\nmodel: {encoder: resnet18}\n", "base.yaml")
+    child = write("extends: base.yaml\nname: child\ntrain: {lr: 0.25}\n")
+    config = load_config(child)
+    assert (config.name, config.train.epochs, config.train.lr) == ("child", 7, 0.25)
+    assert config.model.encoder == "resnet18"
+
+
+def test_overrides_win_in_their_order(write) -> None:
+    path = write("name: x\ntrain: {epochs: 7, lr: 0.5}\n")
+    texts = ["train.epochs=2", "data.size=[64, 96]", "train.epochs=3", "train.weight_decay=1e-5"]
+    config = load_config(path, [*texts, "model.encoder_weights=null"])
+    assert (config.train.epochs, config.train.lr, config.data.size) == (3, 0.5, (64, 96))
+    assert config.train.weight_decay == 1e-5
+    assert config.model.encoder_weights is None
+
+
+def test_list_of_an_override_replaces_the_whole_list() -> None:
+    config = load_config(CONFIGS / "exp050.yaml", ["data.channels=[rgb]"])
+    assert config.data.channels == ("rgb",)
+
+
+def test_dump_keeps_hostile_text() -> None:
+    for empty in ("", "-", "-1", "1 0", "null", "'", "#"):
+        values = {"name": "x", "submission": {"empty": empty, "order": "row", "base": 0}}
+        config = parse_config(values, "test")
+        again = parse_config(yaml.safe_load(dump_config(config)), "dump")
+        assert again == config
+        assert again.submission.empty == empty
+
+
+@pytest.mark.parametrize("size", [(32, 32), (480, 640), (48, 80), (640, 480)])
+def test_sizes_of_deeplab(size: tuple[int, int]) -> None:
+    assert load_config(EXP060, [f"data.size={list(size)}"]).data.size == size
+
+
+@pytest.mark.parametrize("size", ["[16, 64]", "[100, 64]", "[64, 100]", "[0, 0]", "[-32, 32]"])
+def test_refused_sizes(size: str) -> None:
+    assert "data.size: height and width must be multiples of 16" in refused(
+        EXP060, f"data.size={size}"
+    )
+
+
+@pytest.mark.parametrize("decoder", ["fpn", "upernet", "unet"])
+def test_other_decoders_need_multiples_of_32(decoder: str) -> None:
+    message = refused(EXP060, f"model.decoder={decoder}", "data.size=[48, 64]")
+    assert f"data.size: {decoder} needs multiples of 32" in message
+    assert load_config(EXP060, [f"model.decoder={decoder}"]).data.size == (480, 640)
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("train.epoch=3", "train.epoch"),
+        ("trian.epochs=3", "trian"),
+        ("fold=3", "fold"),
+        ("train.epochs=many", "train.epochs"),
+        ("train.epochs=1.5", "train.epochs"),
+        ("train.epochs=0", "train.epochs"),
+        ("train.epochs=", "train.epochs"),
+        ("train.batch_size=1", "train.batch_size"),
+        ("train.lr=0", "train.lr"),
+        ("train.lr=.nan", "train.lr"),
+        ("train.workers=-1", "train.workers"),
+        ("train.precision=fp8", "train.precision"),
+        ("train=3", "train"),
+        ("augment.flip=1.1", "augment.flip"),
+        ("augment.scale=1", "augment.scale"),
+        ("augment.rotate=-5", "augment.rotate"),
+        ("folds.count=1", "folds.count"),
+        ("folds.group=image", "folds.group"),
+        ("model.decoder=deeplab", "model.decoder"),
+        ("model.depth_head=perhaps", "model.depth_head"),
+        ("data.size=480", "data.size"),
+        ("data.size=[480]", "data.size"),
+        ("data.size=[480, 640, 3]", "data.size"),
+        ("data.channels=[rgb, depth]", "data.channels.1"),
+        ("data.mean=[1, 2]", "data.mean"),
+        ("submission.base=2", "submission.base"),
+        ("submission.order=diagonal", "submission.order"),
+        ("seed=-1", "seed"),
+        ("name=../escape", "name"),
+        ("name=.hidden", "name"),
+        ("name=''", "name"),
+        ("name=a/b", "name"),
+        (f"name={'x' * 65}", "name"),
+    ],
+)
+def test_faulty_value_names_file_and_key(override: str, key: str) -> None:
+    assert refused(EXP060, override).startswith(f"{EXP060}: {key}")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name: x\ntrain: {epochs: [1}\n", "not valid YAML"),
+        ("name: x\n\tseed: 1\n", "not valid YAML"),
+        ("- name\n- x\n", "expected keys and values"),
+        ("just words\n", "expected keys and values"),
+        ("", "expected keys and values"),
+        ("seed: 1\n", "name: "),
+        ("name: x\ntrain:\n", "train: "),
+        ("name: x\nlearning_rate: 1\n", "learning_rate: "),
+        ("name: x\ndata: {channels: rgb}\n", "data.channels: "),
+        ("name: x\nextends: absent.yaml\n", "absent.yaml: no such configuration file"),
+    ],
+)
+def test_faulty_file_is_named(write, text: str, words: str) -> None:
+    path = write(text)
+    message = refused(path)
+    assert words in message
+    assert message.startswith(str(path.parent))
+
+
+def test_absent_file(tmp_path: Path) -> None:
+    path = tmp_path / "absent.yaml"
+    assert refused(path) == f"{path}: no such configuration file"
+    assert refused(tmp_path).startswith(str(tmp_path))
+
+
+def test_only_one_parent(write) -> None:
+    write("name: a\n", "a.yaml")
+    write("extends: a.yaml\nname: b\n", "b.yaml")
+    assert "b.yaml: a parent cannot extend another file" in refused(write("extends: b.yaml\n"))
+    loop = write("extends: loop.yaml\nname: loop\n", "loop.yaml")
+    assert "cannot extend" in refused(loop)
+
+
+@pytest.mark.parametrize("text", ["train.epochs", "train.epochs:3", "=3", ""])
+def test_override_without_key_or_value(text: str) -> None:
+    assert refused(EXP060, text) == f"--set {text}: expected KEY=VALUE, such as train.epochs=1"
+
+
+def test_override_of_broken_yaml() -> None:
+    assert refused(EXP060, "data.size=[1") == "--set data.size=[1: the value is not valid YAML"
+
+
+def test_config_cannot_be_changed_after_loading() -> None:
+    config = load_config(EXP060)
+    with pytest.raises(ValueError, match="frozen"):
+        config.train.epochs = 1
