@@ -120,7 +120,7 @@ def test_every_depth_has_a_finite_code(code: Callable) -> None:
     found = code(np.arange(65536, dtype=np.uint16).reshape(256, 256))
     assert np.isfinite(found).all()
     assert found.min() >= 0
-    assert found.max() <= 1
+    assert found.max() <= 1 + 1e-6
     steps = np.diff(found.ravel()[710:10001])
     assert (steps < 0).all() if code is inverse_depth else (steps > 0).all()
 

@@ -180,6 +180,12 @@ def test_another_configuration_is_refused_and_fresh_moves_the_old_aside(copied, 
     assert [path.read_text() for path in copied.parent.glob("demo.*/keep.txt")] == ["mine"]
 
 
+def test_a_start_that_failed_does_not_bind_the_next_one(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.encoder"):
+        train(data, tmp_path, "0", "--set=model.encoder=nonsense")
+    train(data, tmp_path, "0", "--set=train.epochs=1")
+
+
 def test_other_data_under_the_same_name_is_refused(copied: Path, tmp_path: Path) -> None:
     write_demo(tmp_path / "other", scenes=6, frames=1, test_scenes=1, size=(48, 64))
     with pytest.raises(UserError, match="begun with other data"):

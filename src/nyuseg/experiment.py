@@ -58,7 +58,7 @@ def create_experiment(config: Config, root: Path, oof: Path, fresh: bool = False
         print(f"moved the earlier {folder} to {aside}")
     table = fold_table(root, list_ids(root, "train"), config.folds.count, config.folds.group)
     experiment = Experiment(folder, config, table, root)
-    if (folder / "config.yaml").exists():
+    if any(folder.glob("fold_*/last.pt")):  # Before that there is nothing to mix up.
         _require_same(open_experiment(folder.name, oof), experiment)
     write_folds(folder / "folds.csv", table)
     facts = {"input": str(root.resolve()), "folds": fold_hash(table), "notice": experiment.notice}
