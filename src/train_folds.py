@@ -44,6 +44,7 @@ def train(config, folds, root, oof, fresh) -> None:
     from nyuseg.fit import FoldTrainer
     from nyuseg.oof import pool, write_oof
     from nyuseg.report import cv_table
+    from nyuseg.space import require_space
 
     device = pick_device()
     experiment = create_experiment(config, root, oof, fresh)
@@ -52,12 +53,14 @@ def train(config, folds, root, oof, fresh) -> None:
     print(f"encoder {config.model.encoder}, weights: {config.model.encoder_weights or 'random'}")
     if experiment.notice:
         print(f"!! {experiment.notice} !!")
+    require_space(experiment, [fold for fold in folds if not experiment.is_finished(fold)])
     for fold in folds:
         if experiment.is_finished(fold):
             print(f"fold {fold}: already finished, skipped")
             continue
-        FoldTrainer(experiment, fold, device).run()
-        write_oof(experiment, fold, device)
+        with experiment.lock(fold):
+            FoldTrainer(experiment, fold, device).run()
+            write_oof(experiment, fold, device)
     unfinished = [k for k in range(config.folds.count) if not experiment.is_finished(k)]
     if unfinished:
         print(f"out-of-fold scores follow when fold {unfinished} is finished: {experiment.folder}")

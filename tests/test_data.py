@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from nyuseg.augment import make_augmentation
+from nyuseg.augment import Augmentation
 from nyuseg.config import Augment, Config, parse_config
 from nyuseg.dataset import (
     EpochSampler,
@@ -63,7 +63,7 @@ def coordinate_frame() -> dict[str, np.ndarray]:
 
 
 def augmented(frame: dict[str, np.ndarray], seed: int, **options: float) -> dict[str, np.ndarray]:
-    return make_augmentation(Augment(**(STILL | options)), frame["label"].shape)(frame, seed)
+    return Augmentation(Augment(**(STILL | options)), frame["label"].shape)(frame, seed)
 
 
 def sources(depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -257,16 +257,28 @@ def test_grid_of_half_precision_comes_back_in_fp32() -> None:
     assert answer.shape == (13, 37, 53)
 
 
+@pytest.mark.parametrize("native", [(96, 128), (48, 64), (37, 51)])
+def test_ramp_comes_back_at_the_centres_of_its_pixels(native: tuple[int, int]) -> None:
+    size = (96, 128)
+    height, width = (n // 4 for n in content_size(native, size))
+    y, x = torch.meshgrid(torch.arange(24.0), torch.arange(32.0), indexing="ij")
+    answer = from_grid(torch.stack([x, y]), native, size).numpy()
+    wanted_x = ((np.arange(native[1]) + 0.5) * width / native[1] - 0.5).clip(0, width - 1)
+    wanted_y = ((np.arange(native[0]) + 0.5) * height / native[0] - 0.5).clip(0, height - 1)
+    np.testing.assert_allclose(answer[0], np.tile(wanted_x, (native[0], 1)), atol=1e-4)
+    np.testing.assert_allclose(answer[1], np.tile(wanted_y, (native[1], 1)).T, atol=1e-4)
+
+
 # Augmentation.
 
 
 def test_equal_seeds_give_equal_frames() -> None:
-    augment = make_augmentation(Augment(**STRONG), SIZE)
+    augment = Augmentation(Augment(**STRONG), SIZE)
     frame = coordinate_frame()
     first = augment(frame, 7)
     other = augment(frame, 8)
     np.random.seed(3)  # noqa: NPY002 - a global state must not matter either.
-    again = make_augmentation(Augment(**STRONG), SIZE)(frame, 7)
+    again = Augmentation(Augment(**STRONG), SIZE)(frame, 7)
     for kind in frame:
         np.testing.assert_array_equal(first[kind], augment(frame, 7)[kind])
         np.testing.assert_array_equal(first[kind], again[kind])
@@ -323,7 +335,7 @@ def test_flip_happens_about_half_the_time() -> None:
 def motions(**options: float) -> np.ndarray:
     """The motion of a dozen seeds, float [12,2,3]."""
     frame = coordinate_frame()
-    augment = make_augmentation(Augment(**(STILL | options)), SIZE)
+    augment = Augmentation(Augment(**(STILL | options)), SIZE)
     return np.stack([fitted_motion(augment(frame, seed)) for seed in range(12)])
 
 

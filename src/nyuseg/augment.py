@@ -1,7 +1,6 @@
 """Random geometry for training; the only module that knows Albumentations."""
 
 import os
-from collections.abc import Callable
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # Its import would ask the network for a version.
 
@@ -14,45 +13,42 @@ from nyuseg.config import Augment
 Frame = dict[str, np.ndarray]
 
 
-def make_augmentation(options: Augment, size: tuple[int, int]) -> Callable[[Frame, int], Frame]:
+class Augmentation:
     """The report's augmentation as a function (frame, seed) -> frame; equal seeds, equal result.
 
     A frame holds image uint8 [H,W,3], depth uint16 [H,W] and label uint8 [H,W], already fitted to
     `size` (the report's Resize). Colour is interpolated, depth and label take the nearest pixel;
     pixels from outside the frame become black, missing (0) and void (255).
     """
-    shift = (-options.shift, options.shift)
-    pipeline = A.Compose(
-        [
-            A.HorizontalFlip(p=options.flip),
-            # The report's ShiftScaleRotate, under the name that Albumentations 2 gives it.
-            A.Affine(
-                translate_percent={"x": shift, "y": shift},
-                scale=(1 - options.scale, 1 + options.scale),
-                rotate=(-options.rotate, options.rotate),
-                keep_ratio=True,
-                interpolation=cv2.INTER_LINEAR,
-                mask_interpolation=cv2.INTER_NEAREST,
-                fill=0,
-                fill_mask=0,
-                p=1.0,
-            ),
-            # A crop of the full size changes nothing; the report lists it, so it stays.
-            A.RandomCrop(height=size[0], width=size[1], p=0.5),
-        ],
-        additional_targets={"depth": "mask"},
-    )
 
-    def augment(frame: Frame, seed: int) -> Frame:
-        pipeline.set_random_seed(seed)
+    def __init__(self, options: Augment, size: tuple[int, int]) -> None:
+        shift = (-options.shift, options.shift)
+        self.pipeline = A.Compose(
+            [
+                A.HorizontalFlip(p=options.flip),
+                # The report's ShiftScaleRotate, under the name that Albumentations 2 gives it.
+                A.Affine(
+                    translate_percent={"x": shift, "y": shift},
+                    scale=(1 - options.scale, 1 + options.scale),
+                    rotate=(-options.rotate, options.rotate),
+                    keep_ratio=True,
+                    interpolation=cv2.INTER_LINEAR,
+                    mask_interpolation=cv2.INTER_NEAREST,
+                    fill=0,
+                    fill_mask=0,
+                    p=1.0,
+                ),
+                # A crop of the full size changes nothing; the report lists it, so it stays.
+                A.RandomCrop(height=size[0], width=size[1], p=0.5),
+            ],
+            additional_targets={"depth": "mask"},
+        )
+
+    def __call__(self, frame: Frame, seed: int) -> Frame:
+        self.pipeline.set_random_seed(seed)
         # There is one fill value for all masks, 0: missing for depth. Shifting labels by one
         # makes it void for them: in uint8, 255 + 1 is 0, and 0 - 1 is 255 again.
         shifted = frame["label"] + np.uint8(1)
-        moved = pipeline(image=frame["image"], depth=frame["depth"], mask=shifted)
-        return {
-            "image": moved["image"],
-            "depth": moved["depth"],
-            "label": moved["mask"] - np.uint8(1),
-        }
-
-    return augment
+        moved = self.pipeline(image=frame["image"], depth=frame["depth"], mask=shifted)
+        label = moved["mask"] - np.uint8(1)
+        return {"image": moved["image"], "depth": moved["depth"], "label": label}

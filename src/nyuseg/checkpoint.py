@@ -1,44 +1,84 @@
 """Weights on disk: a checkpoint to resume from, release weights to predict with."""
 
+import io
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from nyuseg.config import Config
 from nyuseg.errors import UserError
-from nyuseg.files import atomic_path, read_json, sha256_file, write_json
+from nyuseg.files import read_json, sha256_file, write_bytes, write_json
 from nyuseg.model import build_model
+
+# What a checkpoint must hold to go on from.
+STATE_KEYS = frozenset({"model", "optimizer", "scaler", "epoch", "best", "history", "folds"})
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint (tensors, numbers, strings, lists and dicts of them) atomically."""
-    # Through an open file: given a path, torch writes its (random) name into the archive.
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        torch.save(state, file)
+    # Through memory: torch would write the temporary file's random name into the archive.
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_bytes(path, buffer.getbuffer())
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint; code inside it is refused, not run. Raises UserError, naming the file."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # A foreign pickle makes torch warn before it refuses.
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint") from None
     except Exception as error:  # A truncated zip, a pickle with code, a folder, ...: many types.
         raise UserError(
-            f"{path}: not a checkpoint of plain tensors ({type(error).__name__}); "
-            "move it away to start this fold again"
+            f"{path}: truncated, or not a checkpoint of plain tensors ({type(error).__name__})"
         ) from None
+
+
+def save_latest(folder: Path, state: dict[str, Any]) -> None:
+    """Write last.pt; what was last.pt becomes previous.pt. One of the two is always whole."""
+    last = folder / "last.pt"
+    if last.exists():
+        last.replace(folder / "previous.pt")
+    save_checkpoint(last, state)
+
+
+def load_latest(folder: Path, table_hash: str) -> dict[str, Any] | None:
+    """The newest checkpoint of a fold that can be read; None when there is none.
+
+    One that cannot be used is named and the one before it taken. Raises UserError when there are
+    checkpoints but none can be used.
+    """
+    paths = [path for name in ("last.pt", "previous.pt") if (path := folder / name).exists()]
+    for path in paths:
+        try:
+            state = load_checkpoint(path)
+            if not (isinstance(state, dict) and set(state) >= STATE_KEYS):
+                raise UserError(f"{path}: not the checkpoint of a fold")
+        except UserError as error:
+            # Out of the way: save_latest must not put it in the place of the good one.
+            aside = path.with_name(f"{path.name}.broken")
+            path.replace(aside)
+            print(f"warning: {error}; moved to {aside.name}, using the one before", flush=True)
+            continue
+        if state["folds"] != table_hash:
+            raise UserError(f"{path}: trained on another fold table; use --fresh")
+        return state
+    if paths:
+        raise UserError(f"{folder}: no checkpoint can be used; use --fresh to begin anew")
+    return None
 
 
 def release_weights(folder: Path, model_state: dict[str, Any], facts: dict[str, Any]) -> None:
     """Write weights.safetensors and, after it, weights.json with its hash and `facts`."""
     path = folder / "weights.safetensors"
-    with atomic_path(path) as temporary:
-        save_file({key: tensor.contiguous() for key, tensor in model_state.items()}, temporary)
+    write_bytes(path, save({key: tensor.contiguous() for key, tensor in model_state.items()}))
     write_json(folder / "weights.json", {**facts, "sha256": sha256_file(path)})
 
 

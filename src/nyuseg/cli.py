@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from nyuseg.errors import UserError
 from nyuseg.files import PROJECT
+from nyuseg.locks import Interrupted, catch_signals
 
 
 class Parser(argparse.ArgumentParser):
@@ -42,6 +43,7 @@ class _Override(argparse.Action):
 
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
     """Run an entry script's main: a UserError becomes one line on stderr and exit code 1."""
+    catch_signals()
     try:
         main(argv)
         sys.stdout.flush()
@@ -56,6 +58,10 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        sys.exit(130)
+    except Interrupted as interruption:
+        print(
+            f"stopped by {interruption}: what is finished is on disk; "
+            "the same command goes on from there",
+            file=sys.stderr,
+        )
+        sys.exit(interruption.code)

@@ -19,7 +19,7 @@ def _width(channel: str) -> int:
 class Section(BaseModel):
     """A part of the configuration; an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Data(Section):
@@ -40,6 +40,13 @@ class Data(Section):
         if min(size) < 32 or size[0] % 16 or size[1] % 16:
             raise ValueError("height and width must be multiples of 16, at least 32")
         return size
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, std: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(std) <= 0:
+            raise ValueError("must be above 0")
+        return std
 
     @field_validator("channels")
     @classmethod
@@ -199,7 +206,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text())
     except OSError:
         raise UserError(f"{path}: no such configuration file") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values")
@@ -210,8 +217,11 @@ def _parse_override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UserError(f"--set {text}: expected KEY=VALUE, such as train.epochs=1")
+    if not value:
+        raise UserError(f"--set {text}: the value is empty; write {key}=null or {key}=''")
     try:
-        result: Any = yaml.safe_load(value)
+        # A lone dash is a token of some competitions; YAML would read a list.
+        result: Any = value if value == "-" else yaml.safe_load(value)
     except yaml.YAMLError:
         raise UserError(f"--set {text}: the value is not valid YAML") from None
     for part in reversed(key.split(".")):

@@ -1,16 +1,18 @@
 """Frames as tensors: with labels for training, without for everything that predicts."""
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
+from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from nyuseg.augment import make_augmentation
+from nyuseg.augment import Augmentation
 from nyuseg.config import Config, Data
 from nyuseg.depth import inverse_depth, linear_depth, log_depth
 from nyuseg.errors import UserError
@@ -18,6 +20,8 @@ from nyuseg.fitting import fit_frame
 from nyuseg.frames import frame_path, read_depth, read_image, read_label
 
 Sample = dict[str, Any]
+ID_BYTES = 64
+MOST_WORKERS = 64
 DEPTH_CODES = {
     "inverse_depth": inverse_depth,
     "linear_depth": linear_depth,
@@ -71,28 +75,43 @@ def network_input(image: np.ndarray, depth: np.ndarray, data: Data) -> torch.Ten
     return torch.from_numpy(np.stack(planes).astype(np.float32))
 
 
-class PredictionSet(Dataset[Sample]):
+class FrameSet(Dataset[Sample]):
+    """Frames of a split, read one at a time; whatever goes wrong names the frame."""
+
+    def __init__(self, root: Path, split: str, ids: Sequence[str], data: Data) -> None:
+        self.root, self.split, self.ids, self.data = root, split, list(ids), data
+        # What each worker is reading, for the day that one dies: shared memory, by worker.
+        self.reading = [RawArray("c", ID_BYTES) for _ in range(MOST_WORKERS)]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def _read(self, index: int, with_label: bool) -> dict[str, np.ndarray]:
+        image_id = self.ids[index]
+        worker = get_worker_info()
+        if worker is not None:
+            self.reading[worker.id % MOST_WORKERS].value = image_id.encode()[: ID_BYTES - 1]
+        try:
+            return read_frame(self.root, self.split, image_id, with_label)
+        except (OSError, MemoryError, cv2.error) as error:
+            where = self.root / self.split
+            raise UserError(f"{where}: frame {image_id} cannot be read: {error}") from error
+
+
+class PredictionSet(FrameSet):
     """Frames of a split to predict on: `image` float32 [C,H,W], `id`, `size` (native H, W).
 
     It never reads a label.
     """
 
-    def __init__(self, root: Path, split: str, ids: Sequence[str], data: Data) -> None:
-        self.root, self.split, self.ids, self.data = root, split, list(ids), data
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
     def __getitem__(self, index: int) -> Sample:
-        image_id = self.ids[index]
-        frame = read_frame(self.root, self.split, image_id, with_label=False)
-        size = frame["image"].shape[:2]
+        frame = self._read(index, with_label=False)
         fitted = fit_frame(frame, self.data.size)
         image = network_input(fitted["image"], fitted["depth"], self.data)
-        return {"image": image, "id": image_id, "size": size}
+        return {"image": image, "id": self.ids[index], "size": frame["image"].shape[:2]}
 
 
-class TrainingSet(Dataset[Sample]):
+class TrainingSet(FrameSet):
     """Augmented training frames, addressed by (epoch, index).
 
     A sample: `image` float32 [C,H,W], `label` int64 [H,W] (255 void), `depth` float32 [1,H,W]
@@ -101,25 +120,22 @@ class TrainingSet(Dataset[Sample]):
     """
 
     def __init__(self, root: Path, ids: Sequence[str], config: Config, fold: int) -> None:
-        self.root, self.ids, self.config, self.fold = root, list(ids), config, fold
-        self.augment = make_augmentation(config.augment, config.data.size)
-
-    def __len__(self) -> int:
-        return len(self.ids)
+        super().__init__(root, "train", ids, config.data)
+        self.config, self.fold = config, fold
+        self.augment = Augmentation(config.augment, config.data.size)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
-        image_id = self.ids[index]
-        native = read_frame(self.root, "train", image_id, with_label=True)
-        fitted = fit_frame(native, self.config.data.size)
+        native = self._read(index, with_label=True)
+        fitted = fit_frame(native, self.data.size)
         frame = self.augment(fitted, mix_seed(self.config.seed, self.fold, epoch, index))
         depth = frame["depth"]
         return {
-            "image": network_input(frame["image"], depth, self.config.data),
+            "image": network_input(frame["image"], depth, self.data),
             "label": torch.from_numpy(frame["label"].astype(np.int64)),
             "depth": torch.from_numpy(linear_depth(depth))[None],
             "depth_valid": torch.from_numpy(depth > 0)[None],
-            "id": image_id,
+            "id": self.ids[index],
             "size": native["image"].shape[:2],
         }
 
@@ -139,25 +155,42 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 def make_loader(
-    dataset: Dataset[Sample], batch_size: int, workers: int | None, device: torch.device, **more
+    frames: FrameSet, batch_size: int, workers: int | None, device: torch.device, **more: Any
 ) -> DataLoader:
     """Batches of a set as dicts, see collate; `workers` as in config.Train, `more` for torch."""
     gpu = device.type == "cuda"
     if workers is None:
         workers = min(8, os.cpu_count() or 1) if gpu else 0
     return DataLoader(
-        dataset,
+        frames,
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start_worker,
         pin_memory=gpu,
         **more,
     )
 
 
-def _one_thread(_: int) -> None:
+def iterate(loader: DataLoader) -> Iterator[Sample]:
+    """The batches of a loader; a worker that dies becomes a UserError that names its frames."""
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        frames = loader.dataset
+        reading = ", ".join(sorted({note.value.decode() for note in frames.reading} - {""}))
+        raise UserError(
+            f"{str(error).splitlines()[0]} The workers were reading {reading} of "
+            f"{frames.root / frames.split}; with too little memory, use --set train.workers=0"
+        ) from None
+
+
+def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # The workers share the cores; OpenCV would start threads in each.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The main process decides when to stop,
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # and ends its workers.
 
 
 def collate(samples: list[Sample]) -> Sample:

@@ -29,7 +29,8 @@ def inverse_depth(millimetres: np.ndarray) -> np.ndarray:
 def log_depth(millimetres: np.ndarray) -> np.ndarray:
     """ln(d / 0.71) / ln(10 / 0.71), as linear_depth."""
     metres = _clipped_metres(millimetres)
-    return _masked(np.log(metres / DEPTH_MIN) / np.log(DEPTH_MAX / DEPTH_MIN), millimetres)
+    code = np.log(metres / DEPTH_MIN) / np.log(DEPTH_MAX / DEPTH_MIN)
+    return _masked(np.clip(code, 0, 1), millimetres)  # Rounding alone can pass 1.
 
 
 def to_metres(linear: np.ndarray) -> np.ndarray:

@@ -1,9 +1,13 @@
 """Where and in which precision to compute."""
 
 import platform
+import subprocess
 from importlib.metadata import version
+from typing import Any
 
 import torch
+
+from nyuseg.files import PROJECT
 
 LIBRARIES = ("torch", "timm", "segmentation-models-pytorch", "albumentations", "ttach", "numpy")
 
@@ -37,12 +41,28 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype if enabled else torch.bfloat16, enabled=enabled)
 
 
-def environment(device: torch.device, precision: str) -> dict[str, str]:
-    """Versions, device and precision of this run, for the record."""
+def environment(device: torch.device, precision: str) -> dict[str, Any]:
+    """Versions, device, threads, precision and the code's commit, for the record."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "python": platform.python_version(),
         "device": f"{device.type} ({name}), {torch.get_num_threads()} CPU threads",
+        **_commit(),
         "precision": str(autocast_dtype(device, precision)).removeprefix("torch."),
         **{library: version(library) for library in LIBRARIES},
     }
+
+
+def _commit() -> dict[str, Any]:
+    """The git commit of this code and whether the work tree has no other change; None unknown."""
+
+    def git(*words: str) -> str | None:
+        command = ["git", "-C", str(PROJECT), *words]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):  # No git, or a copy without history.
+            return None
+        return done.stdout.strip()
+
+    changes = git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": git("rev-parse", "HEAD"), "clean": None if changes is None else not changes}

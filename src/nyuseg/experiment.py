@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import yaml
 
 from nyuseg.config import Config, dump_config, is_free, override_config, parse_config
 from nyuseg.errors import UserError
-from nyuseg.files import read_json, write_json, write_text
+from nyuseg.files import read_json, remove_partial, write_json, write_text
 from nyuseg.folds import fold_hash, fold_table, leak_notice, read_folds, write_folds
 from nyuseg.frames import list_ids
+from nyuseg.locks import only_writer
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,10 @@ class Experiment:
     def is_finished(self, fold: int) -> bool:
         return (self.fold_folder(fold) / "fold.json").exists()
 
+    def lock(self, fold: int) -> AbstractContextManager[None]:
+        """The lock of a fold: who holds it may write. Raises UserError, naming the holder."""
+        return only_writer(self.folder.with_name(f"{self.folder.name}.fold_{fold}"))
+
     @property
     def notice(self) -> str | None:
         """Why the scores of this experiment are not to be believed; None when they are."""
@@ -52,19 +58,35 @@ def create_experiment(config: Config, root: Path, oof: Path, fresh: bool = False
     when the folder belongs to another configuration or other data.
     """
     folder = oof / config.name
-    if fresh and folder.exists():
-        aside = folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}")
-        folder.rename(aside)
-        print(f"moved the earlier {folder} to {aside}")
     table = fold_table(root, list_ids(root, "train"), config.folds.count, config.folds.group)
     experiment = Experiment(folder, config, table, root)
-    if any(folder.glob("fold_*/last.pt")):  # Before that there is nothing to mix up.
-        _require_same(open_experiment(folder.name, oof), experiment)
-    write_folds(folder / "folds.csv", table)
-    facts = {"input": str(root.resolve()), "folds": fold_hash(table), "notice": experiment.notice}
-    write_json(folder / "experiment.json", facts)
-    write_text(folder / "config.yaml", dump_config(config))
+    with only_writer(folder, wait=True):
+        if fresh and folder.exists():
+            _move_aside(experiment)
+        remove_partial(folder)
+        _write_description(experiment)
     return experiment
+
+
+def _move_aside(experiment: Experiment) -> None:
+    folder = experiment.folder
+    aside = folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}")
+    with ExitStack() as locks:  # Not under the feet of a process that trains one of its folds.
+        for path in folder.glob("fold_*"):
+            locks.enter_context(experiment.lock(int(path.name.removeprefix("fold_"))))
+        folder.rename(aside)
+    print(f"moved the earlier {folder} to {aside}")
+
+
+def _write_description(experiment: Experiment) -> None:
+    folder, table = experiment.folder, experiment.table
+    if any(folder.glob("fold_*/last.pt")):  # Before that there is nothing to mix up.
+        _require_same(open_experiment(folder.name, folder.parent), experiment)
+    write_folds(folder / "folds.csv", table)
+    root = str(experiment.input.resolve())
+    facts = {"input": root, "folds": fold_hash(table), "notice": experiment.notice}
+    write_json(folder / "experiment.json", facts)
+    write_text(folder / "config.yaml", dump_config(experiment.config))
 
 
 def open_experiment(name: str, oof: Path, overrides: Sequence[str] = ()) -> Experiment:

@@ -1,11 +1,13 @@
 """Files that are either whole or absent, and their hashes."""
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,16 +17,21 @@ from nyuseg.errors import UserError
 PROJECT = Path(__file__).resolve().parents[2]
 
 
+PARTIAL = ".partial"
+SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; on success it becomes `path`.
 
     The file is flushed to disk before the rename and the folder after it, so that a reader (and
     a machine that loses power) sees the old file or the new one, never a part. On an exception the
-    temporary file is removed. The temporary name starts with a dot and keeps the suffix.
+    temporary file is removed; a killed process leaves it, see remove_partial. Raises UserError
+    when the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -34,8 +41,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)
         temporary.replace(path)
         _sync_folder(path.parent)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(f"{path}: the disk is full; what was there before is whole") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_partial(folder: Path, names: Collection[str] | None = None) -> None:
+    """Remove what atomic_path left in `folder` when its process was killed.
+
+    names: only the remains of these files; needed where other processes write beside.
+    """
+    for path in folder.glob(f".*{PARTIAL}"):
+        name = path.name[1 : -len(PARTIAL)].rpartition(".")[0]
+        if names is None or name in names:
+            path.unlink(missing_ok=True)
+
+
+def require_safe_name(name: str, where: Path) -> None:
+    """Raise UserError unless `name` is a plain file name: letters, digits, _ . and -."""
+    if not SAFE_NAME.fullmatch(name):
+        raise UserError(f"{where}: '{name}' is not a safe name; use letters, digits, _ . and -")
 
 
 def _sync_folder(folder: Path) -> None:
@@ -51,30 +79,49 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield a new, empty sibling of `folder`; on success it takes the name of `folder`.
 
     An earlier folder of that name is replaced as a whole: no old file stays among the new ones.
-    Raises UserError when the parent cannot be written.
+    Call it with the folder's lock held: what a killed process left is removed first. Raises
+    UserError when the parent cannot be written or the disk is full.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        for left in folder.parent.glob(f".{folder.name}.*{PARTIAL}"):
+            shutil.rmtree(left)
+        temporary = Path(
+            tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=PARTIAL, dir=folder.parent)
+        )
     except OSError as error:
         raise UserError(f"{folder.parent}: cannot be written ({error.strerror})") from None
+    old = temporary.with_name(f".{folder.name}.old{PARTIAL}")
     try:
         yield temporary
+        for path in temporary.iterdir():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
         temporary.chmod(0o755)
-        old = temporary.with_name(f"{temporary.name}.old")
         if folder.exists():
             folder.rename(old)
         temporary.rename(folder)
         _sync_folder(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(f"{folder}: the disk is full; what was there before is whole") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
+    """Write `data` to `path` atomically. Raises UserError, with sizes, when the disk is full."""
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(data)
+    except UserError:
+        missing = max(0, len(data) - shutil.disk_usage(path.parent).free) / 1e6
+        raise UserError(
+            f"{path}: the disk is full, {missing:.1f} MB are missing; what was there before is "
+            "whole; make room and run the same command again"
+        ) from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,14 +10,28 @@ from typing import Any
 
 import torch
 
-from nyuseg.checkpoint import load_checkpoint, release_weights, save_checkpoint
-from nyuseg.dataset import EpochSampler, PredictionSet, TrainingSet, make_loader, mix_seed
+from nyuseg.checkpoint import (
+    load_checkpoint,
+    load_latest,
+    release_weights,
+    save_checkpoint,
+    save_latest,
+)
+from nyuseg.dataset import (
+    EpochSampler,
+    PredictionSet,
+    TrainingSet,
+    iterate,
+    make_loader,
+    mix_seed,
+)
 from nyuseg.device import autocast, autocast_dtype
 from nyuseg.errors import UserError
 from nyuseg.experiment import Experiment
 from nyuseg.files import write_text
 from nyuseg.folds import fold_hash
-from nyuseg.losses import multitask_loss
+from nyuseg.locks import deferred
+from nyuseg.losses import LossWatch, multitask_loss
 from nyuseg.model import build_model
 from nyuseg.predictor import Predictor
 from nyuseg.progress import progress
@@ -34,8 +48,10 @@ COLUMNS = (
     "valid_depth",
     "valid_miou",
     "valid_pixel_accuracy",
-    "seconds",
+    "skipped_steps",
 )
+# Steps between two looks at the loss on a GPU: a look waits for all that is queued there.
+LOOK_EVERY = 20
 
 
 def learning_rate(base: float, epoch: int, epochs: int) -> float:
@@ -47,8 +63,9 @@ def learning_rate(base: float, epoch: int, epochs: int) -> float:
 class FoldTrainer:
     """Fits one fold: state that changes from epoch to epoch, and how it is kept.
 
-    Writes into oof/<exp>/fold_k: last.pt after each epoch (all that resuming needs), best.pt when
-    the validation mIoU rises, metrics.csv, and at the end the release weights.
+    Writes into oof/<exp>/fold_k: last.pt after each epoch (all that resuming needs) with the one
+    before it as previous.pt, best.pt when the validation mIoU rises, metrics.csv, train.log, and
+    at the end the release weights.
     """
 
     def __init__(self, experiment: Experiment, fold: int, device: torch.device) -> None:
@@ -72,17 +89,17 @@ class FoldTrainer:
             # BatchNorm in the pooled branch of DeepLabV3+ fails on a batch of one.
             drop_last=True,
         )
-        self.resuming = (self.folder / "last.pt").exists()
+        state = load_latest(self.folder, fold_hash(experiment.table))
         torch.manual_seed(mix_seed(self.config.seed, fold))
-        self.model = build_model(self.config, pretrained=not self.resuming)
+        self.model = build_model(self.config, pretrained=state is None)
         self.model.to(device, memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), options.lr, weight_decay=options.weight_decay, fused=True
         )
         half = autocast_dtype(device, options.precision) == torch.float16
         self.scaler = torch.amp.GradScaler(device.type, enabled=half)
-        if self.resuming:
-            self._restore(load_checkpoint(self.folder / "last.pt"))
+        if state is not None:
+            self._restore(state)
 
     def _training_ids(self) -> list[str]:
         ids, batch = self.experiment.ids(self.fold, held_out=False), self.config.train.batch_size
@@ -95,10 +112,11 @@ class FoldTrainer:
 
     def run(self) -> None:
         """Train the epochs that are left, then write the release weights."""
-        if self.resuming:
-            print(f"fold {self.fold}: going on after epoch {self.epoch}", flush=True)
+        if self.epoch:
+            self._log(f"fold {self.fold}: going on after epoch {self.epoch}")
         while self.epoch < self.config.train.epochs:
             self._one_epoch()
+        write_metrics(self.folder / "metrics.csv", self.history)
         chosen = self.config.predict.checkpoint
         state = load_checkpoint(self.folder / f"{chosen}.pt")
         facts = {
@@ -110,6 +128,7 @@ class FoldTrainer:
             "valid_ids": self.valid.ids,
         }
         release_weights(self.folder, state["model"], facts)
+        (self.folder / "previous.pt").unlink(missing_ok=True)
 
     def _one_epoch(self) -> None:
         started = time.monotonic()
@@ -127,40 +146,54 @@ class FoldTrainer:
         values = [self.epoch, rate, *train]
         values += [valid[key] for key in ("loss", "segmentation", "depth")]
         values += [valid["miou"] or 0.0, valid["pixel_accuracy"] or 0.0]
-        values += [time.monotonic() - started]
+        values += [self.epoch * len(self.loader) - self._steps_taken()]
         self.history.append(dict(zip(COLUMNS, values, strict=True)))
-        self._keep(valid)
-        self._print_epoch()
+        with deferred():
+            self._keep(valid)
+        self._log_epoch(time.monotonic() - started)
 
     def _train_epoch(self) -> list[float]:
         """One pass over the training images; returns the mean losses: total, parts."""
         self.model.train()
         sums = torch.zeros(3, device=self.device)
+        watch = LossWatch(self.device)
         for batch in self._batches():
-            with autocast(self.device, self.config.train.precision):
-                output = self.model(batch["image"])
-            loss = multitask_loss(output, batch, self.config.train.depth_loss)
-            self.optimizer.zero_grad(set_to_none=True)
-            self.scaler.scale(loss["total"]).backward()
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            sums += torch.stack([loss["total"], loss["segmentation"], loss["depth"]]).detach()
-        means = (sums / len(self.loader)).tolist()
-        if not all(map(math.isfinite, means)):
+            with deferred():
+                with autocast(self.device, self.config.train.precision):
+                    output = self.model(batch["image"])
+                loss = multitask_loss(output, batch, self.config.train.depth_loss)
+                self.optimizer.zero_grad(set_to_none=True)
+                self.scaler.scale(loss["total"]).backward()
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+                sums += torch.stack([loss["total"], loss["segmentation"], loss["depth"]]).detach()
+                watch.see(loss["total"].detach(), batch["id"])
+            self._stop_if(watch.bad_step(len(watch.ids) % LOOK_EVERY == 0), watch)
+        self._stop_if(watch.bad_step(True), watch)
+        return (sums / len(self.loader)).tolist()
+
+    def _stop_if(self, step: int | None, watch: LossWatch) -> None:
+        if step is not None:
+            last = self.folder / "last.pt"
+            good = f"{last} (epoch {self.epoch})" if self.epoch else "none yet"
             raise UserError(
-                f"fold {self.fold}, epoch {self.epoch + 1}: the loss is not finite; the last good "
-                f"checkpoint is {self.folder / 'last.pt'}; lower train.lr or use "
-                "--set train.precision=fp32"
+                f"fold {self.fold}, epoch {self.epoch + 1}, step {step + 1}: the loss is not "
+                f"finite, on images {', '.join(watch.ids[step])}; last good checkpoint: {good}; "
+                "try a lower train.lr or train.precision=fp32"
             )
-        return means
 
     def _batches(self) -> Iterator[dict[str, Any]]:
         title = f"fold {self.fold} epoch {self.epoch + 1}/{self.config.train.epochs}"
-        for batch in progress(self.loader, title, len(self.loader), "batch"):
+        for batch in progress(iterate(self.loader), title, len(self.loader), "batch"):
             for key in ("image", "label", "depth", "depth_valid"):
                 batch[key] = batch[key].to(self.device, non_blocking=True)
             batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
             yield batch
+
+    def _steps_taken(self) -> int:
+        """Steps that changed the weights; the loss scaler skips those with infinite gradients."""
+        first = next(iter(self.optimizer.state.values()), None)
+        return int(first["step"]) if first else 0
 
     def _keep(self, valid: dict[str, Any]) -> None:
         """Write what this epoch changed: best.pt first, so that last.pt never names a lost best."""
@@ -180,31 +213,38 @@ class FoldTrainer:
             "valid_ids": self.valid.ids,
             **score,
         }
-        save_checkpoint(self.folder / "last.pt", state)
+        save_latest(self.folder, state)
         write_metrics(self.folder / "metrics.csv", self.history)
 
     def _restore(self, state: dict[str, Any]) -> None:
-        if state["folds"] != fold_hash(self.experiment.table):
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError):
             raise UserError(
-                f"{self.folder / 'last.pt'}: trained on another fold table; use --fresh"
-            )
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+                f"{self.folder / 'last.pt'}: belongs to another network; use --fresh"
+            ) from None
         self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.best, self.history = state["epoch"], state["best"], state["history"]
 
-    def _print_epoch(self) -> None:
+    def _log(self, line: str) -> None:
+        """Print a line, and append it with the time to train.log."""
+        print(line, flush=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "train.log").open("a") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+
+    def _log_epoch(self, seconds: float) -> None:
         row = self.history[-1]
-        leaky = "  (leaky)" if self.experiment.notice else ""
         images = len(self.loader) * self.config.train.batch_size
-        star = " *" if self.best["epoch"] == self.epoch else ""
-        print(
+        self._log(
             f"fold {self.fold} epoch {self.epoch:3d}/{self.config.train.epochs}"
             f"  loss {row['train_loss']:.4f} (depth {row['train_depth']:.4f})"
             f"  valid loss {row['valid_loss']:.4f}  mIoU {row['valid_miou']:.4f}"
             f"  pixel acc {row['valid_pixel_accuracy']:.4f}"
-            f"  {images / row['seconds']:.1f} img/s{star}{leaky}",
-            flush=True,
+            f"  {seconds:.1f} s, {images / seconds:.1f} img/s"
+            + " *" * (self.best["epoch"] == self.epoch)
+            + "  (leaky)" * bool(self.experiment.notice)
         )
 
 

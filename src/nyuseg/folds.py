@@ -10,7 +10,7 @@ import pandas as pd
 from sklearn.model_selection import KFold, StratifiedGroupKFold
 
 from nyuseg.errors import UserError
-from nyuseg.files import PROJECT, write_text
+from nyuseg.files import PROJECT, require_safe_name, write_text
 
 NYUV2_FOLDS = PROJECT / "configs/nyuv2/folds.csv"
 NYUV2_SCENES = PROJECT / "configs/nyuv2/scenes.csv"
@@ -118,7 +118,7 @@ def read_folds(path: Path, group: str = "scene") -> pd.DataFrame:
         table["fold"] = table["fold"].astype(int)
     except ValueError:
         raise UserError(f"{path}: column fold must hold whole numbers") from None
-    if set(table["fold"]) != set(range(table["fold"].max() + 1)):
+    if table.empty or set(table["fold"]) != set(range(table["fold"].max() + 1)):
         raise UserError(f"{path}: folds must be numbered 0, 1, ... without a gap")
     sides = table.groupby("scene")["fold"].nunique()
     if group == "scene" and (sides > 1).any():
@@ -164,4 +164,6 @@ def _read_table(path: Path, columns: list[str]) -> pd.DataFrame:
         raise UserError(
             f"{path}: image {table['image_id'][table['image_id'].duplicated()].iloc[0]} twice"
         )
+    for image_id in table["image_id"]:
+        require_safe_name(image_id, path)
     return table[columns]

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from nyuseg.errors import UserError
-from nyuseg.files import write_bytes
+from nyuseg.files import require_safe_name, write_bytes
 
 KINDS = {"train": ("image", "depth", "label"), "test": ("image", "depth")}
 
@@ -33,6 +33,8 @@ def list_ids(root: Path, split: str) -> list[str]:
             f"{folder}: no PNG images; put the competition's data there, or write demo data with "
             "'python src/prepare_data.py demo' and pass --input input/demo"
         )
+    for image_id in ids:
+        require_safe_name(image_id, folder)
     return ids
 
 

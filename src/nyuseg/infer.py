@@ -19,6 +19,7 @@ from nyuseg.files import atomic_folder, read_json, sha256_file, write_json
 from nyuseg.fitting import to_mask
 from nyuseg.folds import fold_hash
 from nyuseg.frames import list_ids, write_png
+from nyuseg.locks import only_writer
 from nyuseg.predictor import Predictor
 from nyuseg.preview import preview_row, preview_sheet
 from nyuseg.progress import progress
@@ -66,7 +67,7 @@ def infer(
     models, hashes = load_folds(experiment, folds)
     predictor = Predictor(models, config, device, tta)
     frames = PredictionSet(root, "test", list_ids(root, "test"), config.data)
-    with atomic_folder(folder) as temporary:
+    with only_writer(folder), atomic_folder(folder) as temporary:
         sizes, digests, pixels = _write_files(predictor, frames, temporary, formats)
         for name in formats:
             verify(temporary / FILES[name], sizes, digests, config.submission)
@@ -81,6 +82,7 @@ def infer(
             "class_pixels": dict(zip(CLASS_NAMES, pixels.tolist(), strict=True)),
             "files": {FILES[name]: sha256_file(temporary / FILES[name]) for name in formats},
             "encoding": config.submission.model_dump(),
+            "seed": config.seed,
             "seconds": round(time.monotonic() - started, 1),
             "environment": environment(device, config.train.precision),
         }

@@ -7,6 +7,7 @@ predicts can see them. They report every fault they find and change nothing.
 
 import csv
 import hashlib
+import shlex
 import struct
 import zlib
 from collections import Counter, defaultdict
@@ -83,7 +84,7 @@ def require_clean(root: Path, splits: Sequence[str] = SPLITS) -> None:
     faults = quick_check(root, splits)
     if faults:
         more = f"and {len(faults) - 1} more; " if len(faults) > 1 else ""
-        command = f"python src/prepare_data.py check --input {root}"
+        command = f"python src/prepare_data.py check --input {shlex.quote(str(root))}"
         raise UserError(f"{faults[0]} ({more}run '{command}')")
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from nyuseg.classes import CLASS_NAMES, NUM_CLASSES
 from nyuseg.config import Submission
@@ -24,7 +25,10 @@ def score_submission(path: Path, labels: Path) -> dict[str, Any]:
     file = _first_file(path) if path.is_dir() else path
     beside = folder / "manifest.json"
     manifest = read_json(beside) if beside.exists() else {}
-    options = Submission(**manifest.get("encoding", {}))
+    try:
+        options = Submission.model_validate(manifest.get("encoding", {}))
+    except (AttributeError, ValidationError):
+        raise UserError(f"{beside}: not a manifest of this project; move it away") from None
     truths = {label.stem: label for label in sorted(labels.glob("*.png"))}
     if not truths:
         raise UserError(f"{labels}: no PNG labels there")
@@ -47,27 +51,32 @@ def _first_file(folder: Path) -> Path:
 
 def score_table(scores: list[dict[str, Any]]) -> str:
     """One row a submission, with its out-of-fold score beside; classes for a single one."""
-    width = max(len(score["name"]) for score in scores) + 2
-    width = max(width, len("mean single fold") + 2)
-    lines = [f"{'submission':{width}}{'mIoU':>8}{'pixel acc':>11}{'OOF mIoU':>10}"]
     single = [score for score in scores if len(score["manifest"].get("folds", [])) == 1]
     if len(single) > 1:
-        mean = {key: np.mean([score[key] for score in single]) for key in _SHOWN}
-        mean |= {"name": "mean single fold", "manifest": single[0]["manifest"]}
-        scores = [*single, mean, *(score for score in scores if score not in single)]
+        scores = [*single, _mean(single), *(score for score in scores if score not in single)]
+    width = max(len(score["name"]) for score in scores) + 2
+    lines = [f"{'submission':{width}}{'mIoU':>8}{'pixel acc':>11}{'OOF mIoU':>10}"]
     for score in scores:
         out_of_fold = (score["manifest"].get("cv") or {}).get("miou")
-        shown = "-" if out_of_fold is None else f"{out_of_fold:.4f}"
-        if score["manifest"].get("notice"):
-            shown += "  leaky"
+        leaky = "  leaky" if score["manifest"].get("notice") else ""
         lines.append(
-            f"{score['name']:{width}}{score['miou']:>8.4f}{score['pixel_accuracy']:>11.4f}{shown:>10}"
+            f"{score['name']:{width}}{_number(score['miou']):>8}"
+            f"{_number(score['pixel_accuracy']):>11}{_number(out_of_fold):>10}{leaky}"
         )
     if len(scores) == 1:
         lines.append("")
         for name, iou in zip(CLASS_NAMES, scores[0]["class_iou"], strict=True):
-            lines.append(f"{name:{width}}{'-' if iou is None else f'{iou:.4f}':>8}")
+            lines.append(f"{name:{width}}{_number(iou):>8}")
     return "\n".join(lines)
 
 
-_SHOWN = ("miou", "pixel_accuracy")
+def _mean(single: list[dict[str, Any]]) -> dict[str, Any]:
+    means = {
+        key: float(np.mean([score[key] or 0.0 for score in single]))
+        for key in ("miou", "pixel_accuracy")
+    }
+    return {"name": "mean single fold", "manifest": single[0]["manifest"], **means}
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -36,3 +36,25 @@ def segmentation_loss(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor
 
 def _upsample(grid: torch.Tensor, size: torch.Size) -> torch.Tensor:
     return F.interpolate(grid.float(), size, mode="bilinear", align_corners=False)
+
+
+class LossWatch:
+    """Remembers, on the device, the first step whose loss is not finite, and the steps' ids."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.first_bad = torch.full((), -1, device=device)
+        self.ids: list[list[str]] = []
+
+    def see(self, loss: torch.Tensor, ids: list[str]) -> None:
+        """Take note of one step; waits for nothing."""
+        step = torch.full_like(self.first_bad, len(self.ids))
+        bad = (self.first_bad < 0) & ~torch.isfinite(loss)
+        self.first_bad = torch.where(bad, step, self.first_bad)
+        self.ids.append(ids)
+
+    def bad_step(self, look: bool) -> int | None:
+        """The first bad step so far, counted from 0; a GPU is only asked when `look` is true."""
+        if not look and self.first_bad.device.type != "cpu":
+            return None
+        step = int(self.first_bad)
+        return step if step >= 0 else None

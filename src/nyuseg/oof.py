@@ -1,5 +1,6 @@
 """Out-of-fold predictions: written by each fold, pooled and re-scored from the files."""
 
+import io
 import json
 from collections import Counter
 from pathlib import Path
@@ -15,9 +16,10 @@ from nyuseg.depth import DEPTH_MAX, DEPTH_MIN
 from nyuseg.device import environment
 from nyuseg.errors import UserError
 from nyuseg.experiment import Experiment
-from nyuseg.files import atomic_path, write_json, write_text
+from nyuseg.files import remove_partial, write_bytes, write_json, write_text
 from nyuseg.fitting import STRIDE, from_grid, to_mask
 from nyuseg.frames import frame_path, read_depth, read_label, write_png
+from nyuseg.locks import only_writer
 from nyuseg.metrics import confusion_matrix, summarize
 from nyuseg.predictor import Predictor
 from nyuseg.progress import progress
@@ -40,6 +42,8 @@ def write_oof(experiment: Experiment, fold: int, device: torch.device) -> None:
     frames = PredictionSet(experiment.input, "train", ids, config.data)
     predictor = Predictor([model], config, device)
     grid = [n // STRIDE for n in config.data.size]
+    remove_partial(folder)
+    remove_partial(experiment.folder / "masks", {f"{image_id}.png" for image_id in ids})
     probabilities = np.empty((len(ids), NUM_CLASSES, *grid), np.float16)
     depths = np.empty((len(ids), 1, *grid), np.float16) if config.model.depth_head else None
     predictions = predictor.predict(frames)
@@ -58,17 +62,16 @@ def write_oof(experiment: Experiment, fold: int, device: torch.device) -> None:
 
 
 def _save_array(path: Path, array: np.ndarray) -> None:
-    with atomic_path(path) as temporary:
-        np.save(temporary, array)
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    write_bytes(path, buffer.getbuffer())
 
 
 def _fold_facts(folder: Path, fold: int, epoch: int) -> dict[str, Any]:
     last = load_checkpoint(folder / "last.pt")
-    seconds = sum(row["seconds"] for row in last["history"])
     return {
         "fold": fold,
         "epoch": epoch,
-        "seconds": round(seconds, 1),
         "best": {key: last["best"][key] for key in ("epoch", "confusion")},
         "last": {key: last[key] for key in ("epoch", "confusion")},
     }
@@ -104,11 +107,13 @@ def pool(experiment: Experiment, device: torch.device) -> dict[str, Any]:
         "depth_mae_m": metres,
         "checkpoints": {kind: _pooled_checkpoint(experiment, kind) for kind in ("best", "last")},
         "folds": rows,
-        "seconds": round(sum(row["seconds"] for row in rows), 1),
+        "seed": experiment.config.seed,
         "environment": environment(device, experiment.config.train.precision),
     }
-    write_json(experiment.folder / "cv.json", result)
-    write_text(experiment.folder / "report.txt", cv_table(result) + "\n")
+    with only_writer(experiment.folder, wait=True):
+        remove_partial(experiment.folder)
+        write_json(experiment.folder / "cv.json", result)
+        write_text(experiment.folder / "report.txt", cv_table(result) + "\n")
     return result
 
 
@@ -155,7 +160,6 @@ def _fold_row(experiment: Experiment, fold: int) -> dict[str, Any]:
         "best_epoch": facts["best"]["epoch"],
         "best_miou": best["miou"],
         "last_miou": last["miou"],
-        "seconds": facts["seconds"],
     }
 
 

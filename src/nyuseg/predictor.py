@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from nyuseg.config import Config
-from nyuseg.dataset import PredictionSet, make_loader
+from nyuseg.dataset import PredictionSet, iterate, make_loader
 from nyuseg.device import autocast
 from nyuseg.tta import make_views, view_names
 
@@ -71,7 +71,7 @@ class Predictor:
         """Predict each frame of a set, in its order, a batch at a time."""
         options = self.config
         batch_size, workers = options.predict.batch_size, options.train.workers
-        for batch in make_loader(frames, batch_size, workers, self.device):
+        for batch in iterate(make_loader(frames, batch_size, workers, self.device)):
             probabilities, depth = self(batch["image"])
             for i, (image_id, size) in enumerate(zip(batch["id"], batch["size"], strict=True)):
                 one_depth = None if depth is None else depth[i]

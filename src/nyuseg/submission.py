@@ -9,7 +9,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.lib.format import open_memmap
 
 from nyuseg.classes import NUM_CLASSES
 from nyuseg.config import Submission
@@ -35,25 +34,26 @@ class NpyWriter(AbstractContextManager):
     """submission.npy: uint8 [N,H,W], in the order of the calls; all masks of one size."""
 
     def __init__(self, folder: Path, count: int) -> None:
-        self.path, self.count, self.done = folder / FILES["npy"], count, 0
-        self.array: np.memmap | None = None
+        # Written in sequence: on a full disk a memory map would kill the process.
+        self.file, self.count = (folder / FILES["npy"]).open("wb"), count
+        self.size: tuple[int, ...] | None = None
 
     def add(self, image_id: str, mask: np.ndarray) -> None:
-        if self.array is None:
-            shape = (self.count, *mask.shape)
-            self.array = open_memmap(self.path, "w+", np.uint8, shape)
-        if mask.shape != self.array.shape[1:]:
+        if self.size is None:
+            self.size = mask.shape
+            shape = (self.count, *self.size)
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(self.file, header)
+        if mask.shape != self.size:
             raise UserError(
                 f"image {image_id} is {mask.shape[0]}x{mask.shape[1]}, the first one "
-                f"{self.array.shape[1]}x{self.array.shape[2]}: submission.npy needs one size; "
+                f"{self.size[0]}x{self.size[1]}: submission.npy needs one size; "
                 "use --format rle,png"
             )
-        self.array[self.done] = mask
-        self.done += 1
+        self.file.write(mask.tobytes())
 
     def __exit__(self, *exception: object) -> None:
-        if self.array is not None:
-            self.array.flush()
+        self.file.close()
 
 
 class RleWriter(AbstractContextManager):
@@ -131,20 +131,25 @@ def _read_npy(path: Path, sizes: Sizes, _: Submission) -> Iterator[tuple[str, np
         masks = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise UserError(f"{path}: not a NumPy array ({error})") from None
+    if not isinstance(masks, np.ndarray) or not np.issubdtype(masks.dtype, np.integer):
+        raise UserError(f"{path}: not an array of whole numbers")
     if masks.ndim != 3 or len(masks) != len(sizes):
         raise UserError(f"{path}: holds {masks.shape}, expected [{len(sizes)}, H, W]")
     for image_id, mask in zip(sorted(sizes), masks, strict=True):
-        yield image_id, np.asarray(mask)
+        if mask.min(initial=0) < 0 or mask.max(initial=0) > 255:
+            raise UserError(f"{path}: image {image_id} holds values outside 0..255")
+        yield image_id, mask.astype(np.uint8)
 
 
 def _read_rle(path: Path, sizes: Sizes, options: Submission) -> Iterator[tuple[str, np.ndarray]]:
-    with path.open(newline="") as file:
-        rows = csv.reader(file)
+    # The signature that some spreadsheets put in front is not part of the first name.
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        rows = (row for row in csv.reader(file) if row)
         if next(rows, None) != HEADER:
             raise UserError(f"{path}: the first line must be {','.join(HEADER)}")
         for first in rows:
             block = [first, *(next(rows, []) for _ in range(NUM_CLASSES - 1))]
-            image_id = first[0].rpartition("_")[0] if first else ""
+            image_id = first[0].rpartition("_")[0]
             if [row[:1] for row in block] != [[f"{image_id}_{k}"] for k in range(NUM_CLASSES)]:
                 raise UserError(f"{path}: the rows of image '{image_id}' are not classes 0..12")
             if image_id not in sizes:
@@ -161,7 +166,7 @@ def _read_png(path: Path, _: Sizes, __: Submission) -> Iterator[tuple[str, np.nd
         with zipfile.ZipFile(path) as archive:
             for name in sorted(archive.namelist()):
                 data = np.frombuffer(archive.read(name), np.uint8)
-                mask = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+                mask = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
                 if mask is None:
                     raise UserError(f"{path}: {name} cannot be decoded")
                 yield name.removesuffix(".png"), mask

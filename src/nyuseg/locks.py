@@ -1,0 +1,94 @@
+"""One writer at a time, and signals that wait for a step to end."""
+
+import fcntl
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+
+from nyuseg.errors import UserError
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM arrived; `code` is the exit code, 128 plus the signal's number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.code = 128 + number
+
+
+_held = False
+_pending: int | None = None
+
+
+def catch_signals() -> None:
+    """Turn SIGINT and SIGTERM into Interrupted, raised where `deferred` allows it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _on_signal)
+
+
+def _on_signal(number: int, _: FrameType | None) -> None:
+    global _pending
+    if not _held or _pending is not None:  # A second signal does not wait.
+        raise Interrupted(number)
+    _pending = number
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Let the block finish before a signal that arrives in it is raised."""
+    global _held, _pending
+    _held, _pending = True, None
+    try:
+        yield
+    finally:
+        _held = False
+    if _pending is not None:
+        raise Interrupted(_pending)
+
+
+@contextmanager
+def only_writer(result: Path, wait: bool = False) -> Iterator[None]:
+    """Hold the lock of `result` (a folder about to be written) for a block.
+
+    Its file lies in the hidden folder .locks beside `result` and names host and pid. The system
+    drops the lock of a process that dies, so the next one simply takes it. Raises UserError, naming
+    the holder, when it is held and `wait` is false.
+    """
+    path = result.parent / ".locks" / result.name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _acquire(path, result, wait)
+    except OSError as error:
+        raise UserError(f"{result.parent}: cannot be written ({error.strerror})") from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # While still held: see _acquire.
+        file.close()
+
+
+def _acquire(path: Path, result: Path, wait: bool) -> TextIO:
+    while True:
+        file = path.open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            file.close()
+            raise UserError(
+                f"{result}: being written by {holder}; wait for it, or stop it and try again"
+            ) from None
+        # The holder before us may have removed the file that we opened: then it protects nothing.
+        if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            break
+        file.close()
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    return file

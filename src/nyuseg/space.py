@@ -1,0 +1,49 @@
+"""Is there room on the disk for what a run will write?"""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from nyuseg.classes import NUM_CLASSES
+from nyuseg.errors import UserError
+from nyuseg.experiment import Experiment
+from nyuseg.fitting import STRIDE
+from nyuseg.model import build_model
+
+# A finished fold keeps its weights five times: AdamW's checkpoint holds them and two moments,
+# best.pt and the release once each. While it trains, previous.pt and the checkpoint being written
+# add three times each.
+KEPT, WORKING = 5, 6
+
+
+def required_bytes(experiment: Experiment, folds: list[int]) -> int:
+    """Bytes that training these folds will add to the disk at most, masks included."""
+    config = experiment.config
+    with torch.device("meta"):  # Shapes alone: no memory, no weights.
+        state = build_model(config, pretrained=False).state_dict()
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    height, width = config.data.size
+    grid = (height // STRIDE) * (width // STRIDE) * 2  # float16
+    # A mask compresses to a few kilobytes; a pixel a byte would be the worst.
+    image = grid * (NUM_CLASSES + 1) + height * width // 8
+    images = sum(len(experiment.ids(fold, held_out=True)) for fold in folds)
+    return weights * (KEPT * len(folds) + WORKING) + image * images
+
+
+def require_space(experiment: Experiment, folds: list[int]) -> None:
+    """Raise UserError when the disk cannot hold what the folds will write."""
+    if not folds:
+        return
+    needed, free = required_bytes(experiment, folds), free_bytes(experiment.folder)
+    if needed > free:
+        raise UserError(
+            f"{experiment.folder}: {len(folds)} folds need about {needed / 1e9:.2f} GB, "
+            f"{free / 1e9:.2f} GB are free; make room, use --oof on another disk, or train fewer "
+            "folds at once"
+        )
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that are free on the disk of a folder that exists."""
+    return shutil.disk_usage(folder).free
