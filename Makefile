@@ -30,5 +30,5 @@ quick: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"
 
 lint: .venv/installed
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks

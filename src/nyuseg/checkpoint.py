@@ -1,6 +1,7 @@
 """Weights on disk: a checkpoint to resume from, release weights to predict with."""
 
 import io
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,27 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():  # A foreign pickle makes torch warn before it refuses.
             warnings.simplefilter("ignore", UserWarning)
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return _intern_keys(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint") from None
     except Exception as error:  # A truncated zip, a pickle with code, a folder, ...: many types.
         raise UserError(
             f"{path}: truncated, or not a checkpoint of plain tensors ({type(error).__name__})"
         ) from None
+
+
+def _intern_keys(value: Any) -> Any:
+    """Give dict keys the identity that the same words in the code have.
+
+    Pickle writes a string that it has met before, the very object, as a reference. With fresh
+    copies of the keys a resumed run would write the same content in other bytes.
+    """
+    if type(value) is dict:
+        return {
+            sys.intern(key) if type(key) is str else key: _intern_keys(one)
+            for key, one in value.items()
+        }
+    return [_intern_keys(one) for one in value] if type(value) is list else value
 
 
 def save_latest(folder: Path, state: dict[str, Any]) -> None:
