@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -42,8 +43,16 @@ class _Override(argparse.Action):
 
 
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
-    """Run an entry script's main: a UserError becomes one line on stderr and exit code 1."""
+    """Run an entry script's main and exit: 0, 1 after one line about what is wrong, or 128 plus
+    the number of the signal that stopped it."""
     catch_signals()
+    code = _exit_code(main, argv)
+    # Python ends the reading processes that an exception left; torch's handler would protest.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    sys.exit(code)
+
+
+def _exit_code(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None) -> int:
     try:
         main(argv)
         sys.stdout.flush()
@@ -51,17 +60,18 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
         # From a DataLoader's worker it comes with the worker's traceback around it.
         message = str(error).rsplit("nyuseg.errors.UserError: ", 1)[-1].strip()
         print(f"error: {message}", file=sys.stderr)
-        sys.exit(1)
+        return 1
     except BrokenPipeError:  # The reader, such as 'head', has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        return 1
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        return 1
     except Interrupted as interruption:
         print(
             f"stopped by {interruption}: what is finished is on disk; "
             "the same command goes on from there",
             file=sys.stderr,
         )
-        sys.exit(interruption.code)
+        return interruption.code
+    return 0

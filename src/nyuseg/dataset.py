@@ -182,7 +182,7 @@ def iterate(loader: DataLoader) -> Iterator[Sample]:
         frames = loader.dataset
         reading = ", ".join(sorted({note.value.decode() for note in frames.reading} - {""}))
         raise UserError(
-            f"{str(error).splitlines()[0]} The workers were reading {reading} of "
+            f"{str(error).splitlines()[0].strip('. ')}, while reading {reading} of "
             f"{frames.root / frames.split}; with too little memory, use --set train.workers=0"
         ) from None
 

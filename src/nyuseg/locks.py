@@ -22,33 +22,46 @@ class Interrupted(KeyboardInterrupt):
 
 
 _held = False
-_pending: int | None = None
+_stop: int | None = None
 
 
 def catch_signals() -> None:
     """Turn SIGINT and SIGTERM into Interrupted, raised where `deferred` allows it."""
+    global _stop
+    _stop = None
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _on_signal)
 
 
 def _on_signal(number: int, _: FrameType | None) -> None:
-    global _pending
-    if not _held or _pending is not None:  # A second signal does not wait.
+    global _stop
+    again, _stop = _stop is not None, number
+    if again or not _held:  # A second signal does not wait.
         raise Interrupted(number)
-    _pending = number
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Let the block finish before a signal that arrives in it is raised."""
-    global _held, _pending
-    _held, _pending = True, None
+    """Let the block finish before a signal that arrives in it is raised.
+
+    Raises, before and after the block, also for an earlier signal: Python drops an exception that
+    a handler raises while an object is being destroyed.
+    """
+    global _held
+    _raise_stop()
+    _held = True
     try:
         yield
     finally:
         _held = False
-    if _pending is not None:
-        raise Interrupted(_pending)
+    _raise_stop()
+
+
+def _raise_stop() -> None:
+    global _stop
+    if _stop is not None:
+        number, _stop = _stop, None
+        raise Interrupted(number)
 
 
 @contextmanager

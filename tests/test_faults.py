@@ -1,0 +1,425 @@
+"""Faults that are not the user's: full disks, dead processes, broken or malicious files."""
+
+import builtins
+import errno
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nyuseg import files, locks
+from nyuseg.checkpoint import load_checkpoint, load_latest, load_release, save_latest
+from nyuseg.config import parse_config
+from nyuseg.dataset import PredictionSet, iterate, make_loader
+from nyuseg.errors import UserError
+from nyuseg.experiment import Experiment
+from nyuseg.files import PROJECT, atomic_folder, atomic_path, remove_partial, write_bytes
+from nyuseg.folds import read_folds
+from nyuseg.frames import list_ids
+from nyuseg.losses import LossWatch
+from nyuseg.space import free_bytes, require_space, required_bytes
+from nyuseg.submission import read_masks
+
+
+def state(epoch: int, folds: str = "table") -> dict:
+    values = {"model": {"w": torch.full((2,), float(epoch))}, "optimizer": {}, "scaler": {}}
+    return {**values, "epoch": epoch, "best": {"miou": 0.5}, "history": [], "folds": folds}
+
+
+# Checkpoints
+
+
+def test_the_checkpoint_before_is_kept_and_used(tmp_path: Path, capsys) -> None:
+    save_latest(tmp_path, state(1))
+    save_latest(tmp_path, state(2))
+    assert load_latest(tmp_path, "table")["epoch"] == 2
+    last = tmp_path / "last.pt"
+    last.write_bytes(last.read_bytes()[:-300])
+    assert load_latest(tmp_path, "table")["epoch"] == 1
+    assert f"warning: {last}: truncated" in capsys.readouterr().out
+    save_latest(tmp_path, state(2))
+    assert load_checkpoint(tmp_path / "last.pt")["epoch"] == 2
+    assert not (tmp_path / "previous.pt").exists() or load_checkpoint(tmp_path / "previous.pt")
+
+
+def test_a_foreign_checkpoint_is_named_and_passed_over(tmp_path: Path, capsys) -> None:
+    save_latest(tmp_path, state(1))
+    torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pt")
+    (tmp_path / "last.pt").rename(tmp_path / "previous.pt")
+    (tmp_path / "other.pt").rename(tmp_path / "last.pt")
+    assert load_latest(tmp_path, "table")["epoch"] == 1
+    assert "last.pt: not the checkpoint of a fold" in capsys.readouterr().out
+
+
+def test_without_any_usable_checkpoint_the_fold_stops(tmp_path: Path) -> None:
+    assert load_latest(tmp_path, "table") is None
+    (tmp_path / "last.pt").write_bytes(b"")
+    with pytest.raises(UserError, match="no checkpoint can be used; use --fresh"):
+        load_latest(tmp_path, "table")
+    save_latest(tmp_path, state(1, "another"))
+    with pytest.raises(UserError, match="another fold table"):
+        load_latest(tmp_path, "table")
+
+
+class Bomb:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return Path.touch, (self.target,)
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle"])
+def test_code_in_a_checkpoint_is_refused_not_run(tmp_path: Path, how: str) -> None:
+    path, target = tmp_path / "last.pt", tmp_path / "exploded"
+    if how == "torch":
+        torch.save({"model": Bomb(target)}, path)
+    else:
+        path.write_bytes(pickle.dumps(Bomb(target)))
+    with pytest.raises(UserError, match=r"last\.pt: .*not a checkpoint of plain tensors"):
+        load_checkpoint(path)
+    assert not target.exists()
+    pickle.loads(pickle.dumps(Bomb(target)))  # The bomb is live: unpickling does run it.
+    assert target.exists()
+
+
+def test_release_weights_that_are_a_folder_or_absent(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "weights.json", {"sha256": "0"})
+    (tmp_path / "weights.safetensors").mkdir()
+    with pytest.raises(UserError, match=r"weights\.safetensors"):
+        load_release(tmp_path, parse_config({"name": "x"}, "test"))
+
+
+# Files
+
+
+def test_an_exception_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "cv.json"
+    write_bytes(path, b"old")
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_bytes(b"ne")
+        raise RuntimeError
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_remains_of_a_killed_process_are_removed_by_name(tmp_path: Path) -> None:
+    for name in ("a.png", "a.png", "ab.png", "cv.json"):
+        child = os.fork()
+        if child == 0:
+            with atomic_path(tmp_path / name):
+                os._exit(0)  # As after SIGKILL: nothing is tidied up.
+        os.waitpid(child, 0)
+    assert len(list(tmp_path.iterdir())) == 4
+    remove_partial(tmp_path, {"a.png"})
+    assert len(list(tmp_path.iterdir())) == 2
+    remove_partial(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    with atomic_folder(folder) as temporary:
+        (temporary / "old.csv").write_text("old")
+    with pytest.raises(RuntimeError), atomic_folder(folder) as temporary:
+        (temporary / "new.csv").write_text("half")
+        raise RuntimeError
+    assert [path.name for path in folder.iterdir()] == ["old.csv"]
+    with atomic_folder(folder) as temporary:
+        (temporary / "new.csv").write_text("new")
+    assert [path.name for path in folder.iterdir()] == ["new.csv"]
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+
+
+@pytest.mark.parametrize("call", ["write_bytes", "fsync"])
+def test_a_full_disk_keeps_the_old_file_and_says_what_is_missing(tmp_path, monkeypatch, call):
+    path = tmp_path / "last.pt"
+    write_bytes(path, b"old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(*((Path, call) if call == "write_bytes" else (os, call)), full)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9e9, 9e9, 1e6))
+    with pytest.raises(UserError, match=r"last\.pt: the disk is full, 4\.0 MB are missing"):
+        write_bytes(path, bytes(5_000_000))
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    """A 3 MB file system of its own, where the machine allows a user to mount one."""
+    script = """
+mount -t tmpfs -o size=3m none "$1" || exit 42
+cd "$1" && "$2" -c '
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from nyuseg.files import write_bytes
+from nyuseg.errors import UserError
+write_bytes(Path("last.pt"), b"a" * 2_000_000)
+try:
+    write_bytes(Path("last.pt"), b"b" * 2_000_000)
+except UserError as error:
+    print(error)
+whole = Path("last.pt").read_bytes() == b"a" * 2_000_000
+print(whole, [path.name for path in Path().iterdir()])
+' "$3"
+"""
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        pytest.skip("no unshare on this machine; the test above injects the same error")
+    command = [unshare, "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
+    done = subprocess.run(
+        [*command, str(tmp_path), sys.executable, str(PROJECT / "src")],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode == 42 or "unshare" in done.stderr:
+        pytest.skip("this machine lets no user mount; the test above injects the same error")
+    message, rest = done.stdout.splitlines()
+    assert message.startswith("last.pt: the disk is full, ") and "MB are missing" in message
+    assert rest == "True ['last.pt']"
+
+
+def experiment(folder: Path, **values) -> Experiment:
+    import pandas as pd
+
+    config = parse_config({"name": "x", **values}, "test")
+    ids = [f"{i:06d}" for i in range(10)]
+    table = pd.DataFrame({"image_id": ids, "scene": ids, "fold": [i % 5 for i in range(10)]})
+    return Experiment(folder, config, table, folder)
+
+
+def test_too_little_space_stops_before_the_first_step(tmp_path: Path, monkeypatch) -> None:
+    exp060 = experiment(tmp_path)
+    need = required_bytes(exp060, [0, 1, 2, 3, 4])
+    assert 4e9 < need < 9e9  # 45.7 million weights, 31 times 4 bytes.
+    assert required_bytes(exp060, [0]) < need / 2
+    monkeypatch.setattr("nyuseg.space.free_bytes", lambda _: int(1e9))
+    with pytest.raises(UserError, match=r"5 folds need about .* GB, 1\.00 GB are free"):
+        require_space(exp060, [0, 1, 2, 3, 4])
+    require_space(exp060, [])
+    assert free_bytes(tmp_path) > 0
+
+
+def test_the_estimate_covers_what_a_run_writes(trained_size: tuple[int, int]) -> None:
+    written, estimated = trained_size
+    assert written <= estimated < 4 * written
+
+
+@pytest.fixture(scope="module")
+def trained_size(tmp_path_factory) -> tuple[int, int]:
+    import train_folds
+    from nyuseg.demo.data import write_demo
+    from nyuseg.experiment import open_experiment
+
+    work = tmp_path_factory.mktemp("space")
+    write_demo(work / "data", scenes=4, frames=2, test_scenes=1, size=(48, 64))
+    settings = ["model.encoder=tu-test_resnet", "data.size=[48,64]", "train.epochs=1"]
+    options = [f"--set={text}" for text in (*settings, "folds.count=2")]
+    config = str(PROJECT / "configs/demo.yaml")
+    folders = ["--config", config, "--input", str(work / "data"), "--oof", str(work / "oof")]
+    train_folds.main(["--fold", "all", *folders, *options])
+    written = sum(p.stat().st_size for p in (work / "oof/demo").rglob("*") if p.is_file())
+    return written, required_bytes(open_experiment("demo", work / "oof"), [0, 1])
+
+
+# One writer
+
+
+def hold(folder: Path, ready, forever: bool) -> None:
+    with locks.only_writer(folder):
+        ready.set()
+        if forever:
+            time.sleep(60)
+
+
+def test_a_second_writer_is_told_who_the_first_is_and_a_dead_one_is_replaced(tmp_path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    first = context.Process(target=hold, args=(tmp_path / "fold_0", ready, True))
+    first.start()
+    assert ready.wait(60)
+    expected = f"being written by process {first.pid} on {socket.gethostname()}"
+    with pytest.raises(UserError, match=expected), locks.only_writer(tmp_path / "fold_0"):
+        pass
+    with locks.only_writer(tmp_path / "fold_1"):  # Another fold is free.
+        pass
+    first.kill()
+    first.join()
+    assert (tmp_path / ".locks/fold_0").exists()  # It had no time to tidy up.
+    with locks.only_writer(tmp_path / "fold_0"):
+        assert str(os.getpid()) in (tmp_path / ".locks/fold_0").read_text()
+    assert not list((tmp_path / ".locks").iterdir())
+
+
+# Signals
+
+
+@pytest.fixture
+def caught():
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    locks.catch_signals()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_waits_for_the_step_to_end(caught, number: int, code: int) -> None:
+    done = []
+    with pytest.raises(locks.Interrupted) as interruption, locks.deferred():
+        os.kill(os.getpid(), number)
+        done.append("the whole step")
+    assert done and interruption.value.code == code
+    with pytest.raises(locks.Interrupted):
+        os.kill(os.getpid(), number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_stopped_says_how_to_go_on(tmp_path: Path, number: int, code: int) -> None:
+    from nyuseg.demo.data import write_demo
+
+    write_demo(tmp_path / "data", scenes=4, frames=2, test_scenes=1, size=(48, 64))
+    settings = ["model.encoder=tu-test_resnet", "data.size=[48,64]", "train.workers=2"]
+    options = [f"--set={text}" for text in (*settings, "folds.count=2", "train.epochs=500")]
+    script = [sys.executable, "-u", str(PROJECT / "src/train_folds.py"), "--fold", "0"]
+    config = ["--config", str(PROJECT / "configs/demo.yaml")]
+    folders = ["--input", str(tmp_path / "data"), "--oof", str(tmp_path / "oof")]
+    run = subprocess.Popen(
+        [*script, *config, *folders, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in run.stdout:
+        if "epoch   2" in line:
+            break
+    run.send_signal(number)
+    _, error = run.communicate(timeout=60)
+    assert run.returncode == code
+    assert "the same command goes on from there" in error and "Traceback" not in error
+    state = load_checkpoint(tmp_path / "oof/demo/fold_0/last.pt")
+    assert state["epoch"] >= 2 and len(state["history"]) == state["epoch"]
+
+
+# Numbers gone wrong
+
+
+def test_the_first_bad_step_is_remembered_with_its_images() -> None:
+    watch = LossWatch(torch.device("cpu"))
+    for step, loss in enumerate([1.0, 2.0, float("nan"), float("inf"), 1.0]):
+        watch.see(torch.tensor(loss), [f"image {step}"])
+    assert watch.bad_step(True) == 2 and watch.ids[2] == ["image 2"]
+
+
+def test_finite_losses_pass() -> None:
+    watch = LossWatch(torch.device("cpu"))
+    watch.see(torch.tensor(1e30), ["a"])
+    assert watch.bad_step(True) is None
+
+
+# Workers
+
+
+class Dying(PredictionSet):
+    def __getitem__(self, index: int):
+        sample = super().__getitem__(index)
+        if index == 2:
+            os.kill(os.getpid(), signal.SIGKILL)  # As the system does when memory runs out.
+        return sample
+
+
+def test_a_worker_that_dies_names_what_it_read(tiny_folder, tmp_path: Path) -> None:
+    ids = tiny_folder(tmp_path, [(32, 48)] * 4)
+    data = parse_config({"name": "x", "data": {"size": [32, 48]}}, "test").data
+    frames = Dying(tmp_path, "train", ids, data)
+    loader = make_loader(frames, 1, 1, torch.device("cpu"))
+    with pytest.raises(UserError, match=ids[2]) as caught:
+        list(iterate(loader))
+    assert "DataLoader worker" in str(caught.value) and "train.workers=0" in str(caught.value)
+
+
+def test_an_error_in_a_worker_is_one_line(tiny_folder, tmp_path: Path) -> None:
+    ids = tiny_folder(tmp_path, [(32, 48)] * 8)
+    broken = tmp_path / "train/depth" / f"{ids[5]}.png"
+    broken.write_bytes(broken.read_bytes()[:120])
+    (tmp_path / "test").mkdir()
+    for kind in ("image", "depth"):
+        shutil.copytree(tmp_path / "train" / kind, tmp_path / "test" / kind)
+    code = f"""
+import sys
+sys.path.insert(0, {str(PROJECT / "src")!r})
+from pathlib import Path
+import torch
+from nyuseg.cli import run
+from nyuseg.config import parse_config
+from nyuseg.dataset import PredictionSet, iterate, make_loader
+def main(argv):
+    data = parse_config({{"name": "x", "data": {{"size": [32, 48]}}}}, "test").data
+    frames = PredictionSet(Path({str(tmp_path)!r}), "test", {ids!r}, data)
+    list(iterate(make_loader(frames, 2, 2, torch.device("cpu"))))
+run(main)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {tmp_path}/test/depth/{ids[5]}.png: cannot be decoded")
+    assert len(done.stderr.splitlines()) == 1
+
+
+# Names
+
+
+def test_names_that_leave_their_folder_are_refused(tiny_folder, tmp_path: Path) -> None:
+    table = tmp_path / "folds.csv"
+    for name in ("../000001", "/etc/passwd", "a/b", "..", ".hidden", "a b", "a;rm", "<b>"):
+        table.write_text(f"image_id,scene,fold\n{name},a,0\nok,b,1\n")
+        with pytest.raises(UserError, match="is not a safe name"):
+            read_folds(table)
+    tiny_folder(tmp_path, [(8, 8)])
+    image = next((tmp_path / "train/image").iterdir())
+    image.rename(image.with_name("a b$(c).png"))
+    with pytest.raises(UserError, match="is not a safe name"):
+        list_ids(tmp_path, "train")
+
+
+def test_zip_members_are_never_written_and_strange_ones_refused(tmp_path: Path) -> None:
+    path = tmp_path / "submission.zip"
+    picture = np.zeros((4, 4), np.uint8)
+    from nyuseg.frames import encode_png
+
+    for name in ("../evil.png", "/evil.png", "sub/000001.png"):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(name, encode_png(picture))
+        with pytest.raises(UserError, match="not expected"):
+            list(read_masks(path, {"000001": (4, 4)}))
+    assert [p.name for p in tmp_path.iterdir()] == ["submission.zip"]
+
+
+def test_a_command_offered_to_the_user_is_quoted(tmp_path: Path) -> None:
+    from nyuseg.integrity import require_clean
+
+    with pytest.raises(UserError, match=r"--input '.*\$\(touch x\)'"):
+        require_clean(tmp_path / "$(touch x)")
+
+
+def test_code_in_yaml_is_refused(tmp_path: Path, monkeypatch) -> None:
+    from nyuseg.config import load_config
+
+    path = tmp_path / "evil.yaml"
+    path.write_text("name: !!python/object/apply:builtins.open [exploded, w]\n")
+    monkeypatch.setattr(builtins, "open", lambda *_: pytest.fail("code in YAML was run"))
+    with pytest.raises(UserError, match=r"evil\.yaml: not valid YAML"):
+        load_config(path)
