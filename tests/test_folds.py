@@ -253,3 +253,10 @@ def test_rooms_fill_five_folds() -> None:
     table = fold_table(ROOMS, ids, 5, "scene")
     assert set(table["fold"]) == set(range(5))
     assert (table.groupby("scene")["fold"].nunique() == 1).all()
+
+
+def test_scene_types_too_rare_to_stratify_still_split(tmp_path: Path) -> None:
+    ids = [f"{i:06d}" for i in range(4)]
+    rows = "".join(f"{image_id},room_{image_id},kind_{image_id}\n" for image_id in ids)
+    (tmp_path / "scenes.csv").write_text("image_id,scene,scene_type\n" + rows)
+    assert fold_table(tmp_path, ids, 2, "scene")["fold"].value_counts().tolist() == [2, 2]

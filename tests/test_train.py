@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -385,3 +387,49 @@ def test_real_frames_train_a_step_and_infer(name: str, batch: int, tmp_path: Pat
         label = read_label(frame_path(root, "train", "label", prediction.id))
         mask = to_mask(prediction.probabilities, prediction.size, config.data.size)
         assert mask.shape == label.shape and mask.max() < 13
+
+
+def test_fresh_waits_for_no_one(copied: Path, data: Path) -> None:
+    """A fold that another process trains is not moved from under its feet."""
+    with (
+        open_experiment("demo", copied.parent).lock(1),
+        pytest.raises(UserError, match="fold_1: being written by process"),
+    ):
+        train(data, copied.parent, "0", "--fresh")
+    assert (copied / "cv.json").exists()
+
+
+def test_frames_of_odd_sizes_train_and_are_answered_at_their_size(tiny_folder, tmp_path) -> None:
+    sizes = [(1, 1), (37, 53), (400, 300), (48, 64)]
+    root = tmp_path / "odd"
+    tiny_folder(root, sizes, scenes=["a", "b", "c", "d"], test=sizes)
+    oof, out = tmp_path / "oof", tmp_path / "out"
+    folder = train(root, oof, "all", "--set=train.batch_size=2", "--set=train.epochs=1")
+    assert {read_label(path).shape for path in (folder / "masks").iterdir()} == set(sizes)
+    predict(oof, out, "--format", "rle,png")
+    assert len(read_json(out / "demo/manifest.json")["sizes"]) == 4
+
+
+MISTAKES = [
+    (["train_folds.py", "--fold", "7"], "--fold 7: expected a fold 0..4"),
+    (["train_folds.py", "--fold", "4..0"], "--fold 4..0: expected"),
+    (["train_folds.py"], "--fold"),
+    (["train_folds.py", "--fold", "0", "--set", "train.epoch=1"], "train.epoch"),
+    (["train_folds.py", "--fold", "0", "--input", "nowhere"], "nowhere/train/image"),
+    (["infer.py", "--experiment", "nope", "--oof", "."], "no such experiment"),
+    (["infer.py", "--format", "gif"], "'gif' is none of npy, rle, png"),
+    (["prepare_data.py", "nyuv2", "--mat", "gone.mat"], "gone.mat: no such file"),
+    (["prepare_data.py", "check", "--input", "nowhere"], "1 fault"),
+    (["score.py", "nothing", "nowhere"], "nowhere"),
+]
+
+
+@pytest.mark.parametrize(("command", "message"), MISTAKES)
+def test_mistakes_are_one_line_from_any_directory(tmp_path, command, message) -> None:
+    script = str(PROJECT / "src" / command[0])
+    done = subprocess.run(
+        [sys.executable, script, *command[1:]], capture_output=True, text=True, cwd=tmp_path
+    )
+    lines = done.stderr.splitlines()
+    assert (done.returncode, len(lines)) == (1, 1), done.stderr
+    assert lines[0].startswith("error: ") and message in lines[0]

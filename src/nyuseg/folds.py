@@ -87,13 +87,16 @@ def split_by_scene(scenes: pd.DataFrame, count: int) -> np.ndarray:
     scikit-learn's greedy split depends on its random state; of the first twenty states the one
     with the most even folds is taken (the first of them), so the result depends on the rows alone.
     """
+    kinds = scenes["scene_type"]
+    if kinds.value_counts().max() < count:  # Too few of each to spread any over the folds.
+        kinds = pd.Series("any", index=scenes.index)
     candidates = []
     for state in range(ATTEMPTS):
         splitter = StratifiedGroupKFold(count, shuffle=True, random_state=state)
         folds = np.zeros(len(scenes), int)
         with warnings.catch_warnings():  # Scene types with fewer images than folds are fine here.
             warnings.simplefilter("ignore", UserWarning)
-            parts = list(splitter.split(scenes, scenes["scene_type"], scenes["scene"]))
+            parts = list(splitter.split(scenes, kinds, scenes["scene"]))
         for fold, (_, held_out) in enumerate(parts):
             folds[held_out] = fold
         candidates.append(folds)
