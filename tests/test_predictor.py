@@ -114,3 +114,23 @@ def test_answers_do_not_depend_on_batches_or_workers(tmp_path: Path, workers: in
     assert [tuple(p.size) for p in one] == sizes
     for a, b in zip(one, three, strict=True):
         assert torch.allclose(a.probabilities, b.probabilities, atol=1e-5)
+
+
+def test_two_devices_give_the_answer_of_one_in_order(tmp_path: Path) -> None:
+    ids = write_frames(tmp_path, [(32, 64)] * 7)
+    config = parse_config({**BASE, "predict": {"batch_size": 2}}, "test")
+    frames = PredictionSet(tmp_path, "test", ids, config.data)
+    models = [Lopsided(1), Lopsided(2)]
+    one = list(Predictor(models, config, CPU, tta=True).predict(frames))
+    two = list(Predictor(models, config, [CPU, CPU], tta=True).predict(frames))
+    assert [p.id for p in two] == ids
+    assert all(torch.equal(a.probabilities, b.probabilities) for a, b in zip(one, two, strict=True))
+
+
+def test_a_limit_drops_the_last_models_and_views() -> None:
+    models = [Lopsided(1), Lopsided(2), Lopsided(3)]
+    predictor = Predictor(models, CONFIG, CPU, tta=True)
+    predictor.limit(2, 1)
+    expected = Predictor(models[:2], CONFIG, CPU)(IMAGES)[0]
+    assert torch.equal(predictor(IMAGES)[0], expected)
+    assert predictor.view_names == ["identity"]

@@ -1,6 +1,7 @@
 """Test inference: the folds of an experiment, averaged, into a submission folder."""
 
 import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from nyuseg.fitting import to_mask
 from nyuseg.folds import fold_hash
 from nyuseg.frames import list_ids, write_png
 from nyuseg.locks import only_writer
-from nyuseg.predictor import Predictor
+from nyuseg.predictor import Prediction, Predictor
 from nyuseg.preview import preview_row, preview_sheet
 from nyuseg.progress import progress
 from nyuseg.submission import FILES, Sizes, digest, make_writer, verify
 
 PREVIEWS = 5
+Watch = Callable[[Iterator[Prediction]], Iterator[Prediction]]
 
 
 def load_folds(experiment: Experiment, folds: list[int]) -> tuple[list[nn.Module], dict[str, str]]:
@@ -68,30 +70,47 @@ def infer(
     predictor = Predictor(models, config, device, tta)
     frames = PredictionSet(root, "test", list_ids(root, "test"), config.data)
     with only_writer(folder), atomic_folder(folder) as temporary:
-        sizes, digests, pixels = _write_files(predictor, frames, temporary, formats)
-        for name in formats:
-            verify(temporary / FILES[name], sizes, digests, config.submission)
         manifest = {
             "experiment": config.name,
             "folds": hashes,
             "views": predictor.view_names,
-            "cv": _cv_scores(experiment),
+            "cv": cv_scores(experiment),
             "notice": experiment.notice,
-            "images": len(sizes),
-            "sizes": sorted({f"{height}x{width}" for height, width in sizes.values()}),
-            "class_pixels": dict(zip(CLASS_NAMES, pixels.tolist(), strict=True)),
-            "files": {FILES[name]: sha256_file(temporary / FILES[name]) for name in formats},
-            "encoding": config.submission.model_dump(),
-            "seed": config.seed,
+            **write_submission(predictor, frames, temporary, formats),
             "seconds": round(time.monotonic() - started, 1),
-            "environment": environment(device, config.train.precision),
         }
         write_json(temporary / "manifest.json", manifest)
     return manifest
 
 
+def write_submission(
+    predictor: Predictor,
+    frames: PredictionSet,
+    folder: Path,
+    formats: list[str],
+    watch: Watch = iter,
+) -> dict[str, Any]:
+    """Predict all frames into `folder`, in each format, decode every file again and compare.
+
+    watch: sees the stream of predictions go by. Returns what a manifest says of the result.
+    """
+    config = predictor.config
+    sizes, digests, pixels = _write_files(predictor, frames, folder, formats, watch)
+    for name in formats:
+        verify(folder / FILES[name], sizes, digests, config.submission)
+    return {
+        "images": len(sizes),
+        "sizes": sorted({f"{height}x{width}" for height, width in sizes.values()}),
+        "class_pixels": dict(zip(CLASS_NAMES, pixels.tolist(), strict=True)),
+        "files": {FILES[name]: sha256_file(folder / FILES[name]) for name in formats},
+        "encoding": config.submission.model_dump(),
+        "seed": config.seed,
+        "environment": environment(predictor.devices[0], config.train.precision),
+    }
+
+
 def _write_files(
-    predictor: Predictor, frames: PredictionSet, folder: Path, formats: list[str]
+    predictor: Predictor, frames: PredictionSet, folder: Path, formats: list[str], watch: Watch
 ) -> tuple[Sizes, dict[str, bytes], np.ndarray]:
     """Predict and write all formats and the preview; returns sizes, digests, pixels a class."""
     config, count = predictor.config, len(frames)
@@ -105,7 +124,7 @@ def _write_files(
             stack.enter_context(make_writer(name, folder, count, config.submission))
             for name in formats
         ]
-        predictions = predictor.predict(frames)
+        predictions = watch(predictor.predict(frames))
         for prediction in progress(predictions, "test", count):
             mask = to_mask(prediction.probabilities, prediction.size, config.data.size)
             for writer in writers:
@@ -120,7 +139,8 @@ def _write_files(
     return sizes, digests, pixels
 
 
-def _cv_scores(experiment: Experiment) -> dict[str, Any] | None:
+def cv_scores(experiment: Experiment) -> dict[str, Any] | None:
+    """The pooled out-of-fold scores of an experiment; None while folds are missing."""
     path = experiment.folder / "cv.json"
     if not path.exists():
         return None

@@ -1,13 +1,17 @@
 """The only way from images to class probabilities. It never sees a label."""
 
+import copy
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from nyuseg.config import Config
-from nyuseg.dataset import PredictionSet, iterate, make_loader
+from nyuseg.dataset import PredictionSet, Sample, iterate, make_loader
 from nyuseg.device import autocast
 from nyuseg.tta import make_views, view_names
 
@@ -29,30 +33,47 @@ class Prediction:
 class Predictor:
     """Averages the probabilities of K models x views, in fp32, on the decoder's grid.
 
-    Validation, out-of-fold prediction and test inference all call it.
+    Validation, out-of-fold prediction, test inference and the Kaggle kernel all call it. With
+    several devices each holds all models and takes every n-th batch: the answer is the same.
     """
 
     def __init__(
-        self, models: Sequence[nn.Module], config: Config, device: torch.device, tta: bool = False
+        self,
+        models: Sequence[nn.Module],
+        config: Config,
+        device: torch.device | Sequence[torch.device],
+        tta: bool = False,
     ) -> None:
-        self.models, self.config, self.device = list(models), config, device
-        self.views = make_views(tta)
-        for model in self.models:
-            model.to(device, memory_format=torch.channels_last).eval()
+        self.config = config
+        self.devices = [device] if isinstance(device, torch.device) else list(device)
+        self.views = list(make_views(tta))
+        copies = [list(models), *(copy.deepcopy(list(models)) for _ in self.devices[1:])]
+        self.replicas = [
+            [model.to(device, memory_format=torch.channels_last).eval() for model in replica]
+            for device, replica in zip(self.devices, copies, strict=True)
+        ]
+        self.limit(len(models), len(self.views))
+
+    def limit(self, models: int, views: int) -> None:
+        """From now on average only the first so many models and views."""
+        self.model_count, self.view_count = models, views
 
     @property
     def view_names(self) -> list[str]:
-        return view_names(self.views)
+        return view_names(self.view_count)
 
     @torch.inference_mode()
-    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def __call__(
+        self, images: torch.Tensor, replica: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Images float32 [N,C,H,W] to probabilities [N,13,H/4,W/4] and depth [N,1,H/4,W/4]."""
-        images = images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
+        device = self.devices[replica]
+        images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
         probabilities, depths = [], []
-        for view in self.views:
+        for view in self.views[: self.view_count]:
             seen = self._keep_coordinates(view.augment_image(images), images)
-            for model in self.models:
-                with autocast(self.device, self.config.train.precision):
+            for model in self.replicas[replica][: self.model_count]:
+                with autocast(device, self.config.train.precision):
                     output = model(seen)
                 probabilities.append(view.deaugment_mask(output["logits"].float().softmax(1)))
                 if "depth" in output:
@@ -71,11 +92,27 @@ class Predictor:
         """Predict each frame of a set, in its order, a batch at a time."""
         options = self.config
         batch_size, workers = options.predict.batch_size, options.train.workers
-        for batch in iterate(make_loader(frames, batch_size, workers, self.device)):
-            probabilities, depth = self(batch["image"])
+        loader = make_loader(frames, batch_size, workers, self.devices[0])
+        for batch, (probabilities, depth) in self._answers(iterate(loader)):
             for i, (image_id, size) in enumerate(zip(batch["id"], batch["size"], strict=True)):
                 one_depth = None if depth is None else depth[i]
                 yield Prediction(image_id, size, probabilities[i], one_depth)
+
+    def _answers(self, batches: Iterator[Sample]) -> Iterator[tuple[Sample, tuple]]:
+        """Batches with their answers, in order; one thread a device, one batch ahead on each."""
+        if len(self.devices) == 1:
+            yield from ((batch, self(batch["image"])) for batch in batches)
+            return
+        with ExitStack() as stack:
+            threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in self.devices]
+            waiting: deque = deque()
+            for number, batch in enumerate(batches):
+                replica = number % len(threads)
+                waiting.append((batch, threads[replica].submit(self, batch["image"], replica)))
+                if len(waiting) > len(threads):
+                    done, answer = waiting.popleft()
+                    yield done, answer.result()
+            yield from ((done, answer.result()) for done, answer in waiting)
 
 
 def _mean(parts: list[torch.Tensor]) -> torch.Tensor:

@@ -14,6 +14,6 @@ def make_views(tta: bool) -> ttach.Compose:
     return ttach.Compose([ttach.HorizontalFlip()] if tta else [])
 
 
-def view_names(views: ttach.Compose) -> list[str]:
-    """The names of the views, for the manifest."""
-    return list(VIEW_NAMES[: len(views)])
+def view_names(count: int) -> list[str]:
+    """The names of the first `count` views, for the manifest."""
+    return list(VIEW_NAMES[:count])
