@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nyuseg.cli import Parser, add_oof, add_set, run
-from nyuseg.files import PROJECT, find
+from nyuseg.files import PROJECT, find, require_safe_name
 from nyuseg.folds import parse_folds
 from nyuseg.integrity import require_clean
 from nyuseg.submission import FILES, parse_formats
@@ -33,11 +33,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_set(parser, "such as submission.order=row or predict.batch_size=2")
     options = parser.parse_args(argv)
     formats = parse_formats(options.format)
+    require_safe_name(options.experiment, "--experiment")
     from nyuseg.device import pick_device
     from nyuseg.experiment import open_experiment
     from nyuseg.infer import infer
 
-    experiment = open_experiment(options.experiment, find(options.oof), options.overrides)
+    experiment = open_experiment(options.experiment, Path(options.oof), options.overrides)
     count = experiment.config.folds.count
     folds = parse_folds(options.fold, count)
     root = find(options.input) if options.input else experiment.input

@@ -17,14 +17,26 @@ from nyuseg.files import PROJECT, find
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
-    demo = commands.add_parser("demo", description="Write procedural rooms with hidden labels.")
+    demo = commands.add_parser(
+        "demo",
+        description="Write procedural rooms with hidden labels.\n\n"
+        "example:\n  python src/prepare_data.py demo --output input/demo --seed 1",
+    )
     demo.add_argument("--output", default=str(PROJECT / "input/demo"), metavar="DIR")
     demo.add_argument("--seed", type=int, default=0)
-    nyuv2 = commands.add_parser("nyuv2", description="Convert the official labelled file.")
+    nyuv2 = commands.add_parser(
+        "nyuv2",
+        description="Convert the official labelled file; goes on where it was interrupted.\n\n"
+        "example:\n  python src/prepare_data.py nyuv2 --mat nyu_depth_v2_labeled.mat",
+    )
     nyuv2.add_argument("--mat", required=True, help="nyu_depth_v2_labeled.mat (2.8 GB)")
     nyuv2.add_argument("--output", default=str(PROJECT / "input"), metavar="DIR")
     nyuv2.add_argument("--raw-depth", action="store_true", help="depth with holes, not in-filled")
-    check = commands.add_parser("check", description="List every fault; exit 1 if there is any.")
+    check = commands.add_parser(
+        "check",
+        description="Read everything once and list every fault; exit 1 if there is any.\n\n"
+        "example:\n  python src/prepare_data.py check --input input",
+    )
     check.add_argument("--input", default=str(PROJECT / "input"), metavar="DIR")
     options = parser.parse_args(argv)
     {"demo": _demo, "nyuv2": _nyuv2, "check": _check}[options.command](options)
@@ -33,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _demo(options) -> None:
     from nyuseg.demo.data import write_demo
 
+    if options.seed < 0:
+        raise UserError(f"--seed {options.seed}: must be 0 or more")
     write_demo(Path(options.output), seed=options.seed)
     print(f"result: {options.output}")
 

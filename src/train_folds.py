@@ -7,6 +7,7 @@ examples:
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from nyuseg.cli import Parser, add_oof, add_set, run
 from nyuseg.config import load_config
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     folds = parse_folds(options.fold, config.folds.count)
     root = find(options.input)
     require_clean(root)
-    train(config, folds, root, find(options.oof), options.fresh)
+    train(config, folds, root, Path(options.oof), options.fresh)
 
 
 def train(config, folds, root, oof, fresh) -> None:
@@ -50,7 +51,6 @@ def train(config, folds, root, oof, fresh) -> None:
     experiment = create_experiment(config, root, oof, fresh)
     facts = environment(device, config.train.precision)
     print(f"{config.name}: {facts['device']}, {facts['precision']}, data {root}")
-    print(f"encoder {config.model.encoder}, weights: {config.model.encoder_weights or 'random'}")
     if experiment.notice:
         print(f"!! {experiment.notice} !!")
     require_space(experiment, [fold for fold in folds if not experiment.is_finished(fold)])

@@ -20,7 +20,7 @@ from nyuseg.dataset import (
     network_input,
     read_frame,
 )
-from nyuseg.depth import inverse_depth, linear_depth, log_depth, to_metres
+from nyuseg.depth import inverse_depth, linear_depth, log_depth
 from nyuseg.errors import UserError
 from nyuseg.fitting import content_size, fit_frame, from_grid, to_mask
 from nyuseg.frames import frame_path, write_png
@@ -123,11 +123,6 @@ def test_every_depth_has_a_finite_code(code: Callable) -> None:
     assert found.max() <= 1 + 1e-6
     steps = np.diff(found.ravel()[710:10001])
     assert (steps < 0).all() if code is inverse_depth else (steps > 0).all()
-
-
-def test_to_metres_is_the_inverse() -> None:
-    depth = millimetres(710, 1234, 5000, 9999, 10000)
-    np.testing.assert_allclose(to_metres(linear_depth(depth)) * 1000, depth, atol=1e-2)
 
 
 # Fitting.

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from nyuseg import files, locks
-from nyuseg.checkpoint import load_checkpoint, load_latest, load_release, save_latest
+from nyuseg.checkpoint import RELEASE_KEYS, load_checkpoint, load_latest, load_release, save_latest
 from nyuseg.config import parse_config
 from nyuseg.dataset import PredictionSet, iterate, make_loader
 from nyuseg.errors import UserError
@@ -65,8 +65,9 @@ def test_a_foreign_checkpoint_is_named_and_passed_over(tmp_path: Path, capsys) -
 def test_without_any_usable_checkpoint_the_fold_stops(tmp_path: Path) -> None:
     assert load_latest(tmp_path, "table") is None
     (tmp_path / "last.pt").write_bytes(b"")
-    with pytest.raises(UserError, match="no checkpoint can be used; use --fresh"):
-        load_latest(tmp_path, "table")
+    for _ in range(2):  # And again at the next start: it never begins anew in silence.
+        with pytest.raises(UserError, match="no checkpoint can be used, --fresh begins anew"):
+            load_latest(tmp_path, "table")
     save_latest(tmp_path, state(1, "another"))
     with pytest.raises(UserError, match="another fold table"):
         load_latest(tmp_path, "table")
@@ -95,7 +96,12 @@ def test_code_in_a_checkpoint_is_refused_not_run(tmp_path: Path, how: str) -> No
 
 
 def test_release_weights_that_are_a_folder_or_absent(tmp_path: Path) -> None:
-    files.write_json(tmp_path / "weights.json", {"sha256": "0"})
+    with pytest.raises(UserError, match=r"weights\.json: no such file"):
+        load_release(tmp_path, parse_config({"name": "x"}, "test"))
+    files.write_json(tmp_path / "weights.json", {})
+    with pytest.raises(UserError, match=r"weights\.json: lacks .*sha256"):
+        load_release(tmp_path, parse_config({"name": "x"}, "test"))
+    files.write_json(tmp_path / "weights.json", dict.fromkeys(RELEASE_KEYS, 0))
     (tmp_path / "weights.safetensors").mkdir()
     with pytest.raises(UserError, match=r"weights\.safetensors"):
         load_release(tmp_path, parse_config({"name": "x"}, "test"))
@@ -129,16 +135,41 @@ def test_remains_of_a_killed_process_are_removed_by_name(tmp_path: Path) -> None
 
 def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
-    with atomic_folder(folder) as temporary:
+    with atomic_folder(folder, "mark") as temporary:
+        (temporary / "mark").write_text("old")
         (temporary / "old.csv").write_text("old")
-    with pytest.raises(RuntimeError), atomic_folder(folder) as temporary:
+    with pytest.raises(RuntimeError), atomic_folder(folder, "mark") as temporary:
         (temporary / "new.csv").write_text("half")
         raise RuntimeError
-    assert [path.name for path in folder.iterdir()] == ["old.csv"]
-    with atomic_folder(folder) as temporary:
-        (temporary / "new.csv").write_text("new")
-    assert [path.name for path in folder.iterdir()] == ["new.csv"]
+    assert sorted(path.name for path in folder.iterdir()) == ["mark", "old.csv"]
+    with atomic_folder(folder, "mark") as temporary:
+        (temporary / "mark").write_text("new")
+    assert [path.read_text() for path in folder.iterdir()] == ["new"]
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+
+
+def test_a_folder_of_something_else_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/chapter.txt").write_text("years of work")
+    with (
+        pytest.raises(UserError, match="will not be replaced"),
+        atomic_folder(tmp_path / "thesis", "mark"),
+    ):
+        pass
+    assert (tmp_path / "thesis/chapter.txt").exists()
+
+
+def test_after_a_kill_between_two_renames_the_old_folder_comes_back(tmp_path: Path) -> None:
+    (tmp_path / ".demo.old.partial").mkdir()
+    (tmp_path / ".demo.old.partial/mark").write_text("old")
+    for stale in (".demo.x1y2.partial", ".demo.v2.x1y2.partial"):
+        (tmp_path / stale).mkdir()
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "demo", "mark"):
+        raise RuntimeError
+    # demo.v2 is another submission, perhaps in the making beside this one.
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [".demo.v2.x1y2.partial", "demo"]
+    assert (tmp_path / "demo/mark").read_text() == "old"
 
 
 @pytest.mark.parametrize("call", ["write_bytes", "fsync"])
@@ -264,6 +295,25 @@ def test_a_second_writer_is_told_who_the_first_is_and_a_dead_one_is_replaced(tmp
     assert not list((tmp_path / ".locks").iterdir())
 
 
+def hold_with_a_child(folder: Path, ready) -> None:
+    with locks.only_writer(folder):
+        multiprocessing.get_context("fork").Process(target=time.sleep, args=(20,)).start()
+        ready.set()
+        time.sleep(60)
+
+
+def test_reading_processes_of_a_dead_holder_do_not_keep_its_lock(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    first = context.Process(target=hold_with_a_child, args=(tmp_path / "fold_0", ready))
+    first.start()
+    assert ready.wait(60)
+    first.kill()
+    first.join()
+    with locks.only_writer(tmp_path / "fold_0"):
+        pass
+
+
 # Signals
 
 
@@ -310,7 +360,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on(tmp_path: Path, number: int, co
     run.send_signal(number)
     _, error = run.communicate(timeout=60)
     assert run.returncode == code
-    assert "the same command goes on from there" in error and "Traceback" not in error
+    assert "run the same command again to go on" in error and "Traceback" not in error
     state = load_checkpoint(tmp_path / "oof/demo/fold_0/last.pt")
     assert state["epoch"] >= 2 and len(state["history"]) == state["epoch"]
 

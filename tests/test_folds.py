@@ -260,3 +260,9 @@ def test_scene_types_too_rare_to_stratify_still_split(tmp_path: Path) -> None:
     rows = "".join(f"{image_id},room_{image_id},kind_{image_id}\n" for image_id in ids)
     (tmp_path / "scenes.csv").write_text("image_id,scene,scene_type\n" + rows)
     assert fold_table(tmp_path, ids, 2, "scene")["fold"].value_counts().tolist() == [2, 2]
+
+
+def test_one_stray_image_does_not_make_nyuv2_unknown(tmp_path: Path) -> None:
+    ids = read_folds(NYUV2_FOLDS)["image_id"].tolist()
+    with pytest.raises(UserError, match="000000 is no training image of NYUv2"):
+        fold_table(tmp_path, [*ids, "000000"], 5, "scene")

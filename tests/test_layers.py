@@ -12,12 +12,12 @@ import pytest
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 LAYERS = {
-    1: "classes config depth encoding errors files folds frames integrity locks metrics nyuv2_mat "
+    1: "classes config depth encoding errors files folds frames integrity kaggle_metadata locks metrics nyuv2_mat "
     "preview progress demo demo.data demo.furniture demo.layout demo.materials demo.render "
     "demo.rooms demo.sensor demo.shapes demo.texture demo.things",
     2: "augment checkpoint dataset device fitting losses model submission tta",
     3: "experiment fit predictor space validate",
-    4: "cli infer leaderboard oof report",
+    4: "cli infer kaggle_client kaggle_push leaderboard oof report",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 # Modules that a machine without torch can import (besides layer 1).

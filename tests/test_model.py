@@ -84,7 +84,7 @@ def test_encoder_weights_from_a_local_file(tmp_path: Path, suffix: str) -> None:
 def test_pretrained_filters_get_the_chosen_init(monkeypatch: pytest.MonkeyPatch) -> None:
     """The library hands over RGB filters laid over four channels; ours are made from them."""
     make = nyuseg.model._build_network
-    monkeypatch.setattr(nyuseg.model, "_build_network", lambda *given: lay(make(*given[:2], False)))
+    monkeypatch.setattr(nyuseg.model, "_build_network", lambda config, _: lay(make(config, False)))
 
     def lay(network: torch.nn.Module) -> torch.nn.Module:
         first = next(m for m in network.encoder.modules() if isinstance(m, torch.nn.Conv2d))
@@ -136,3 +136,22 @@ def test_weights_of_another_encoder_and_absent_files_are_refused(tmp_path: Path)
         build_model(config(encoder_weights=str(path)))
     with pytest.raises(UserError, match=r"gone\.pth"):
         build_model(config(encoder_weights=str(tmp_path / "gone.pth")))
+
+
+def test_files_of_timm_and_torchvision_fit(tmp_path: Path) -> None:
+    """timm's files lack smp's prefix, torchvision's older ones lack BatchNorm's counters."""
+    state = build_model(config(data={"channels": ["rgb"]})).encoder.state_dict()
+    plain = {key.removeprefix("model."): tensor for key, tensor in state.items()}
+    plain = {key: tensor for key, tensor in plain.items() if "num_batches" not in key}
+    path = tmp_path / "timm.safetensors"
+    save_file(plain, path)
+    loaded = build_model(config(encoder_weights=str(path), data={"channels": ["rgb"]}))
+    own = loaded.encoder.state_dict()
+    assert all(torch.equal(own[key], state[key]) for key in state)
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(2)], torch.zeros(3), {"a": 1}])
+def test_a_file_that_is_no_state_dict_is_one_line(tmp_path: Path, content) -> None:
+    torch.save(content, tmp_path / "odd.pth")
+    with pytest.raises(UserError, match="not a dict of tensors"):
+        build_model(config(encoder_weights=str(tmp_path / "odd.pth")))

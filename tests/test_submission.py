@@ -387,3 +387,12 @@ def test_table_shows_each_submission_and_the_mean_of_folds(tmp_path: Path, masks
         "x": "1.0000",
     }
     assert all(line.endswith("0.4321") for line in lines[1:])
+
+
+def test_a_noisy_mask_is_not_too_long_for_a_field(tmp_path: Path) -> None:
+    mask = np.random.default_rng(0).integers(0, 2, (600, 800)).astype(np.uint8)
+    with make_writer("rle", tmp_path, 1, Submission()) as writer:
+        writer.add("000001", mask)
+    verify(
+        tmp_path / "submission.csv", {"000001": (600, 800)}, {"000001": digest(mask)}, Submission()
+    )

@@ -23,7 +23,7 @@ from nyuseg.errors import UserError
 from nyuseg.experiment import open_experiment
 from nyuseg.files import PROJECT, read_json
 from nyuseg.fitting import to_mask
-from nyuseg.frames import frame_path, list_ids, read_label
+from nyuseg.frames import frame_path, list_ids, read_label, write_png
 from nyuseg.oof import check_pooling
 
 pytestmark = pytest.mark.slow
@@ -232,6 +232,57 @@ def test_a_loss_that_is_not_finite_stops_the_fold(data: Path, tmp_path: Path) ->
         train(data, tmp_path, "0", "--set=train.lr=1e30", "--set=train.epochs=4")
 
 
+def test_labels_that_are_no_class_stop_by_name(data: Path, tmp_path: Path) -> None:
+    wrong = Path(shutil.copytree(data, tmp_path / "wrong"))
+    path = sorted((wrong / "train/label").iterdir())[0]
+    label = read_label(path)
+    label[5, 7] = 13
+    write_png(path, label)
+    with pytest.raises(UserError, match=rf"{path.name}: labels outside 0\.\.12 and 255: 13"):
+        train(wrong, tmp_path / "oof", "0", "--set=train.epochs=1")
+        train(wrong, tmp_path / "oof", "1", "--set=train.epochs=1")
+
+
+def test_weights_ruined_by_the_last_step_are_not_saved(data: Path, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "validate", lambda *_: {**validate_nothing(), "loss": float("nan")})
+        with pytest.raises(UserError, match=r"validation loss is not finite.*none yet"):
+            train(data, tmp_path, "0")
+    assert not list((tmp_path / "demo/fold_0").glob("*.pt"))
+
+
+def validate_nothing() -> dict:
+    return {"confusion": np.zeros((13, 13), int), "miou": 0.0, "pixel_accuracy": 0.0}
+
+
+def test_the_best_epoch_survives_every_cut(trained, data, tmp_path, capsys) -> None:
+    """Killed between last.pt and best.pt, or thrown back to previous.pt: the same best.pt."""
+    more = "--set=train.epochs=4"
+    whole = train(data, tmp_path / "whole", "0", more) / "fold_0"
+    for cut in ("best lost", "last broken"):
+        oof = tmp_path / cut.replace(" ", "_")
+        with pytest.MonkeyPatch.context() as patch:
+            epochs = iter(range(9))
+            stop = fit.validate
+
+            def interrupted(*given, epochs=epochs, stop=stop):
+                if next(epochs) == 2:
+                    raise KeyboardInterrupt
+                return stop(*given)
+
+            patch.setattr(fit, "validate", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                train(data, oof, "0", more)
+        folder = oof / "demo/fold_0"
+        if cut == "best lost" and load_checkpoint(folder / "last.pt")["best"]["epoch"] == 2:
+            (folder / "best.pt").unlink()
+        if cut == "last broken":
+            (folder / "last.pt").write_bytes(b"half")
+        train(data, oof, "0", more)
+        assert (folder / "best.pt").read_bytes() == (whole / "best.pt").read_bytes()
+        assert (folder / "last.pt").read_bytes() == (whole / "last.pt").read_bytes()
+
+
 # Inference
 
 
@@ -387,6 +438,34 @@ def test_real_frames_train_a_step_and_infer(name: str, batch: int, tmp_path: Pat
         label = read_label(frame_path(root, "train", "label", prediction.id))
         mask = to_mask(prediction.probabilities, prediction.size, config.data.size)
         assert mask.shape == label.shape and mask.max() < 13
+
+
+def test_other_pictures_under_the_same_ids_are_refused(copied: Path, data, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    write_demo(other, scenes=5, frames=2, test_scenes=2, size=(48, 64), seed=2)
+    with pytest.raises(UserError, match="begun with other data"):
+        train(other, copied.parent, "0")
+    moved = Path(shutil.copytree(data, tmp_path / "moved"))  # The same data elsewhere is fine.
+    train(moved, copied.parent, "0")
+
+
+def test_a_run_in_its_first_epoch_binds_the_configuration(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.encoder"):
+        train(data, tmp_path, "0", "--set=model.encoder=nonsense")
+    with open_experiment("demo", tmp_path).lock(0):  # As if that process were alive.
+        with pytest.raises(UserError, match="begun with another configuration"):
+            train(data, tmp_path, "1")
+        with pytest.raises(UserError, match="fold_0: being written by process"):
+            train(data, tmp_path, "1", "--fresh")
+
+
+def test_inference_never_replaces_an_experiment(copied: Path) -> None:
+    with pytest.raises(UserError, match="will not be replaced"):
+        predict(copied.parent, copied.parent)
+    assert (copied / "cv.json").exists()
+    for name in ("../demo", "demo/", ".demo"):
+        with pytest.raises(UserError, match="not a safe name"):
+            infer.main(["--experiment", name, "--oof", str(copied.parent)])
 
 
 def test_fresh_waits_for_no_one(copied: Path, data: Path) -> None:

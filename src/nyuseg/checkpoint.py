@@ -19,6 +19,9 @@ from nyuseg.model import build_model
 # What a checkpoint must hold to go on from.
 STATE_KEYS = frozenset({"model", "optimizer", "scaler", "epoch", "best", "history", "folds"})
 
+# What must stand beside release weights.
+RELEASE_KEYS = ("fold", "folds", "epoch", "valid_ids", "best", "last", "environment", "sha256")
+
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint (tensors, numbers, strings, lists and dicts of them) atomically."""
@@ -36,6 +39,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             return _intern_keys(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder, not a checkpoint") from None
+    except (OSError, MemoryError):  # The file may be sound.
+        raise
     except Exception as error:  # A truncated zip, a pickle with code, a folder, ...: many types.
         raise UserError(
             f"{path}: truncated, or not a checkpoint of plain tensors ({type(error).__name__})"
@@ -65,29 +72,36 @@ def save_latest(folder: Path, state: dict[str, Any]) -> None:
 
 
 def load_latest(folder: Path, table_hash: str) -> dict[str, Any] | None:
-    """The newest checkpoint of a fold that can be read; None when there is none.
+    """The newest checkpoint of a fold that can be used; None when there is no checkpoint.
 
-    One that cannot be used is named and the one before it taken. Raises UserError when there are
-    checkpoints but none can be used.
+    When last.pt cannot be used it is named, previous.pt is taken and last.pt moved aside, so that
+    save_latest does not put it in the place of the good one. Raises UserError when none can be
+    used, or it belongs to another fold table.
     """
     paths = [path for name in ("last.pt", "previous.pt") if (path := folder / name).exists()]
+    broken: list[UserError] = []
     for path in paths:
         try:
-            state = load_checkpoint(path)
-            if not (isinstance(state, dict) and set(state) >= STATE_KEYS):
-                raise UserError(f"{path}: not the checkpoint of a fold")
+            state = _load_state(path)
         except UserError as error:
-            # Out of the way: save_latest must not put it in the place of the good one.
-            aside = path.with_name(f"{path.name}.broken")
-            path.replace(aside)
-            print(f"warning: {error}; moved to {aside.name}, using the one before", flush=True)
+            broken.append(error)
             continue
         if state["folds"] != table_hash:
             raise UserError(f"{path}: trained on another fold table; use --fresh")
+        if broken:
+            aside = (folder / "last.pt").replace(folder / "last.pt.broken")
+            print(f"warning: {broken[0]}; moved to {aside.name}, going on from {path.name}")
         return state
-    if paths:
-        raise UserError(f"{folder}: no checkpoint can be used; use --fresh to begin anew")
+    if broken:
+        raise UserError(f"{broken[0]}; no checkpoint can be used, --fresh begins anew")
     return None
+
+
+def _load_state(path: Path) -> dict[str, Any]:
+    state = load_checkpoint(path)
+    if not (isinstance(state, dict) and set(state) >= STATE_KEYS):
+        raise UserError(f"{path}: not the checkpoint of a fold")
+    return state
 
 
 def release_weights(folder: Path, model_state: dict[str, Any], facts: dict[str, Any]) -> None:
@@ -103,7 +117,8 @@ def load_release(folder: Path, config: Config) -> tuple[nn.Module, dict[str, Any
     Raises UserError when a file is missing, its hash is not the recorded one, or the weights
     belong to another architecture.
     """
-    facts, path = read_json(folder / "weights.json"), folder / "weights.safetensors"
+    facts = read_json(folder / "weights.json", RELEASE_KEYS)
+    path = folder / "weights.safetensors"
     if not path.is_file():
         raise UserError(f"{path}: no such file; train this fold first")
     if sha256_file(path) != facts["sha256"]:

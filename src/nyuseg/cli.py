@@ -68,10 +68,17 @@ def _exit_code(main: Callable[[Sequence[str] | None], None], argv: Sequence[str]
         print(f"error: {error}", file=sys.stderr)
         return 1
     except Interrupted as interruption:
+        text = "what is finished is on disk; run the same command again to go on"
+        print(f"stopped by {interruption}: {text}", file=sys.stderr)
+        return interruption.code
+    except Exception as error:
+        # torch's class is told by its name: scripts that need no torch do not import it.
+        if type(error).__name__ not in ("OutOfMemoryError", "MemoryError"):
+            raise
         print(
-            f"stopped by {interruption}: what is finished is on disk; "
-            "the same command goes on from there",
+            "error: out of memory; try half of train.batch_size (training) or of "
+            "predict.batch_size (inference) with --set",
             file=sys.stderr,
         )
-        return interruption.code
+        return 1
     return 0

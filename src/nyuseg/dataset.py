@@ -160,7 +160,9 @@ def make_loader(
     """Batches of a set as dicts, see collate; `workers` as in config.Train, `more` for torch."""
     gpu = device.type == "cuda"
     if workers is None:
-        workers = min(8, os.cpu_count() or 1) if gpu else 0
+        # The cores that this process may use, where the system tells.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
+        workers = min(8, cores) if gpu else 0
     return DataLoader(
         frames,
         batch_size=batch_size,

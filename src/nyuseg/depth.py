@@ -33,10 +33,5 @@ def log_depth(millimetres: np.ndarray) -> np.ndarray:
     return _masked(np.clip(code, 0, 1), millimetres)  # Rounding alone can pass 1.
 
 
-def to_metres(linear: np.ndarray) -> np.ndarray:
-    """The inverse of linear_depth: 0..1 to metres."""
-    return linear * (DEPTH_MAX - DEPTH_MIN) + DEPTH_MIN
-
-
 def _masked(encoded: np.ndarray, millimetres: np.ndarray) -> np.ndarray:
     return np.where(millimetres > 0, encoded, 0).astype(np.float32)

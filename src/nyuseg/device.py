@@ -14,6 +14,7 @@ LIBRARIES = ("torch", "timm", "segmentation-models-pytorch", "albumentations", "
 
 def pick_device() -> torch.device:
     """The GPU where there is one, else the processor."""
+    torch.backends.cudnn.benchmark = True  # Every batch has the same shape.
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -1,21 +1,28 @@
 """The folder of an experiment, oof/<name>/: what it holds and how it is opened."""
 
+import hashlib
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
-from nyuseg.config import Config, dump_config, is_free, override_config, parse_config
+from nyuseg.config import Config, dump_config, is_free, load_config, override_config
 from nyuseg.errors import UserError
 from nyuseg.files import read_json, remove_partial, write_json, write_text
-from nyuseg.folds import fold_hash, fold_table, leak_notice, read_folds, write_folds
-from nyuseg.frames import list_ids
-from nyuseg.locks import only_writer
+from nyuseg.folds import (
+    fold_hash,
+    fold_table,
+    leak_notice,
+    read_folds,
+    short_notice,
+    write_folds,
+)
+from nyuseg.frames import KINDS, frame_path, list_ids
+from nyuseg.locks import all_idle, only_writer
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,11 @@ class Experiment:
         """Why the scores of this experiment are not to be believed; None when they are."""
         return leak_notice(self.table)
 
+    @property
+    def tag(self) -> str:
+        """The notice in a word or two, to stand beside each score; empty without one."""
+        return short_notice(self.notice)
+
 
 def create_experiment(config: Config, root: Path, oof: Path, fresh: bool = False) -> Experiment:
     """Open oof/<name> for training: make it, or go on with it when config and data are the same.
@@ -71,22 +83,45 @@ def create_experiment(config: Config, root: Path, oof: Path, fresh: bool = False
 def _move_aside(experiment: Experiment) -> None:
     folder = experiment.folder
     aside = folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}")
-    with ExitStack() as locks:  # Not under the feet of a process that trains one of its folds.
-        for path in folder.glob("fold_*"):
-            locks.enter_context(experiment.lock(int(path.name.removeprefix("fold_"))))
+    # Not under the feet of a process that trains one of its folds.
+    with all_idle(folder.parent, f"{folder.name}.fold_*"):
         folder.rename(aside)
     print(f"moved the earlier {folder} to {aside}")
 
 
 def _write_description(experiment: Experiment) -> None:
     folder, table = experiment.folder, experiment.table
-    if any(folder.glob("fold_*/last.pt")):  # Before that there is nothing to mix up.
-        _require_same(open_experiment(folder.name, folder.parent), experiment)
+    data = data_fingerprint(experiment)
+    if _is_begun(experiment):
+        _require_same(open_experiment(folder.name, folder.parent), experiment, data)
     write_folds(folder / "folds.csv", table)
     root = str(experiment.input.resolve())
-    facts = {"input": root, "folds": fold_hash(table), "notice": experiment.notice}
+    hashes = {"folds": fold_hash(table), "data": data}
+    facts = {"input": root, **hashes, "notice": experiment.notice}
     write_json(folder / "experiment.json", facts)
     write_text(folder / "config.yaml", dump_config(experiment.config))
+
+
+def _is_begun(experiment: Experiment) -> bool:
+    """Whether a fold has left something, or is being trained: before, nothing can be mixed up."""
+    folder = experiment.folder
+    if any(folder.glob("fold_*/*.pt*")) or any(folder.glob("fold_*/fold.json")):
+        return True
+    try:
+        with all_idle(folder.parent, f"{folder.name}.fold_*"):
+            return False
+    except UserError:
+        return (folder / "config.yaml").exists()
+
+
+def data_fingerprint(experiment: Experiment) -> str:
+    """SHA-256 over ids and file sizes of the training data; the folder's place does not matter."""
+    lines = [
+        f"{image_id} {kind} {frame_path(experiment.input, 'train', kind, image_id).stat().st_size}"
+        for image_id in experiment.table["image_id"]
+        for kind in KINDS["train"]
+    ]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def open_experiment(name: str, oof: Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -99,23 +134,23 @@ def open_experiment(name: str, oof: Path, overrides: Sequence[str] = ()) -> Expe
     if not path.exists():
         found = ", ".join(sorted(p.parent.name for p in oof.glob("*/config.yaml"))) or "none"
         raise UserError(f"{folder}: no such experiment (found: {found}); train it first")
-    config = parse_config(yaml.safe_load(path.read_text()), str(path))
-    config = override_config(config, overrides)
-    facts = read_json(folder / "experiment.json")
+    config = override_config(load_config(path), overrides)
+    facts = read_json(folder / "experiment.json", ("input", "folds", "data"))
     table = read_folds(folder / "folds.csv", config.folds.group)
     if fold_hash(table) != facts["folds"]:
         raise UserError(f"{folder / 'folds.csv'}: changed since training; restore it")
     return Experiment(folder, config, table, Path(facts["input"]))
 
 
-def _require_same(before: Experiment, now: Experiment) -> None:
+def _require_same(before: Experiment, now: Experiment, data: str) -> None:
     old, new = _flatten(before.config.model_dump()), _flatten(now.config.model_dump())
     changed = [key for key in new if old[key] != new[key] and not is_free(key)]
     way_out = "use --set name=NEW_NAME for another experiment, or --fresh to start this one anew"
     if changed:
         shown = ", ".join(f"{key} was {old[key]}, now {new[key]}" for key in changed)
         raise UserError(f"{now.folder}: begun with another configuration ({shown}); {way_out}")
-    if fold_hash(before.table) != fold_hash(now.table):
+    known = read_json(before.folder / "experiment.json")["data"]
+    if fold_hash(before.table) != fold_hash(now.table) or known != data:
         raise UserError(
             f"{now.folder}: begun with other data ({before.input}, now {now.input}); {way_out}"
         )

@@ -18,6 +18,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 PARTIAL = ".partial"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -42,7 +43,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in DISK_FULL:
             raise
         raise UserError(f"{path}: the disk is full; what was there before is whole") from None
     finally:
@@ -60,7 +61,7 @@ def remove_partial(folder: Path, names: Collection[str] | None = None) -> None:
             path.unlink(missing_ok=True)
 
 
-def require_safe_name(name: str, where: Path) -> None:
+def require_safe_name(name: str, where: Path | str) -> None:
     """Raise UserError unless `name` is a plain file name: letters, digits, _ . and -."""
     if not SAFE_NAME.fullmatch(name):
         raise UserError(f"{where}: '{name}' is not a safe name; use letters, digits, _ . and -")
@@ -70,28 +71,33 @@ def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:  # Some network disks cannot do this to a folder.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(handle)
 
 
 @contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: Path, marker: str) -> Iterator[Path]:
     """Yield a new, empty sibling of `folder`; on success it takes the name of `folder`.
 
     An earlier folder of that name is replaced as a whole: no old file stays among the new ones.
-    Call it with the folder's lock held: what a killed process left is removed first. Raises
-    UserError when the parent cannot be written or the disk is full.
+    Only a folder that holds the file `marker`, or nothing, is replaced: it is one of ours. Call it
+    with the folder's lock held: what a killed process left is tidied up first. Raises UserError
+    when the parent cannot be written, the folder is something else, or the disk is full.
     """
+    old = folder.with_name(f".{folder.name}.old{PARTIAL}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        for left in folder.parent.glob(f".{folder.name}.*{PARTIAL}"):
-            shutil.rmtree(left)
+        _tidy_up(folder, old)
+        if folder.exists() and any(folder.iterdir()) and not (folder / marker).exists():
+            raise UserError(f"{folder}: exists and holds no {marker}; it will not be replaced")
         temporary = Path(
             tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=PARTIAL, dir=folder.parent)
         )
     except OSError as error:
         raise UserError(f"{folder.parent}: cannot be written ({error.strerror})") from None
-    old = temporary.with_name(f".{folder.name}.old{PARTIAL}")
     try:
         yield temporary
         for path in temporary.iterdir():
@@ -104,11 +110,24 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         _sync_folder(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in DISK_FULL:
             raise
-        raise UserError(f"{folder}: the disk is full; what was there before is whole") from None
+        free = shutil.disk_usage(folder.parent).free / 1e6
+        raise UserError(
+            f"{folder}: the disk is full, {free:.1f} MB are free; what was there before is whole"
+        ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _tidy_up(folder: Path, old: Path) -> None:
+    """After a kill: bring back what was about to be replaced, remove what was not finished."""
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+    unfinished = re.compile(rf"\.{re.escape(folder.name)}\.[^.]+{re.escape(PARTIAL)}")
+    for path in folder.parent.iterdir():
+        if unfinished.fullmatch(path.name):
+            shutil.rmtree(path)
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
@@ -134,14 +153,18 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises UserError, with the file's name, when it is absent or broken."""
+def read_json(path: Path, keys: Collection[str] = ()) -> dict[str, Any]:
+    """Read a JSON object that has these keys. Raises UserError, naming the file, when it cannot."""
     try:
-        return json.loads(path.read_text())
+        value = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error})") from None
+    missing = sorted(set(keys) - set(value)) if isinstance(value, dict) else ["an object"]
+    if missing:
+        raise UserError(f"{path}: lacks {', '.join(missing)}; not a file of this project")
+    return value
 
 
 def sha256_file(path: Path) -> str:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -25,10 +25,10 @@ from nyuseg.dataset import (
     make_loader,
     mix_seed,
 )
-from nyuseg.device import autocast, autocast_dtype
+from nyuseg.device import autocast, autocast_dtype, environment
 from nyuseg.errors import UserError
 from nyuseg.experiment import Experiment
-from nyuseg.files import write_text
+from nyuseg.files import remove_partial, write_text
 from nyuseg.folds import fold_hash
 from nyuseg.locks import deferred
 from nyuseg.losses import LossWatch, multitask_loss
@@ -89,6 +89,7 @@ class FoldTrainer:
             # BatchNorm in the pooled branch of DeepLabV3+ fails on a batch of one.
             drop_last=True,
         )
+        remove_partial(self.folder)
         state = load_latest(self.folder, fold_hash(experiment.table))
         torch.manual_seed(mix_seed(self.config.seed, fold))
         self.model = build_model(self.config, pretrained=state is None)
@@ -112,13 +113,15 @@ class FoldTrainer:
 
     def run(self) -> None:
         """Train the epochs that are left, then write the release weights."""
-        if self.epoch:
-            self._log(f"fold {self.fold}: going on after epoch {self.epoch}")
+        weights = self.config.model.encoder_weights or "random"
+        begun = f"going on after epoch {self.epoch}" if self.epoch else f"weights: {weights}"
+        self._log(f"fold {self.fold}: encoder {self.config.model.encoder}, {begun}")
         while self.epoch < self.config.train.epochs:
             self._one_epoch()
         write_metrics(self.folder / "metrics.csv", self.history)
         chosen = self.config.predict.checkpoint
-        state = load_checkpoint(self.folder / f"{chosen}.pt")
+        last = load_checkpoint(self.folder / "last.pt")
+        state = load_checkpoint(self.folder / "best.pt") if chosen == "best" else last
         facts = {
             "experiment": self.config.name,
             "fold": self.fold,
@@ -126,6 +129,9 @@ class FoldTrainer:
             "epoch": state["epoch"],
             "folds": fold_hash(self.experiment.table),
             "valid_ids": self.valid.ids,
+            "best": {key: self.best[key] for key in ("epoch", "confusion")},
+            "last": {key: last[key] for key in ("epoch", "confusion")},
+            "environment": environment(self.device, self.config.train.precision),
         }
         release_weights(self.folder, state["model"], facts)
         (self.folder / "previous.pt").unlink(missing_ok=True)
@@ -142,6 +148,8 @@ class FoldTrainer:
         train = self._train_epoch()
         predictor = Predictor([self.model], self.config, self.device)
         valid = validate(predictor, self.valid)
+        if not math.isfinite(valid["loss"]):  # The last step may have ruined the weights.
+            self._stop("the validation loss is not finite")
         self.epoch += 1
         values = [self.epoch, rate, *train]
         values += [valid[key] for key in ("loss", "segmentation", "depth")]
@@ -174,13 +182,15 @@ class FoldTrainer:
 
     def _stop_if(self, step: int | None, watch: LossWatch) -> None:
         if step is not None:
-            last = self.folder / "last.pt"
-            good = f"{last} (epoch {self.epoch})" if self.epoch else "none yet"
-            raise UserError(
-                f"fold {self.fold}, epoch {self.epoch + 1}, step {step + 1}: the loss is not "
-                f"finite, on images {', '.join(watch.ids[step])}; last good checkpoint: {good}; "
-                "try a lower train.lr or train.precision=fp32"
-            )
+            images = ", ".join(watch.ids[step])
+            self._stop(f"step {step + 1}: the loss is not finite, on images {images}")
+
+    def _stop(self, what: str) -> NoReturn:
+        good = f"{self.folder / 'last.pt'} (epoch {self.epoch})" if self.epoch else "none yet"
+        raise UserError(
+            f"fold {self.fold}, epoch {self.epoch + 1}: {what}; last good checkpoint: {good}; "
+            "try a lower train.lr or train.precision=fp32"
+        )
 
     def _batches(self) -> Iterator[dict[str, Any]]:
         title = f"fold {self.fold} epoch {self.epoch + 1}/{self.config.train.epochs}"
@@ -196,12 +206,12 @@ class FoldTrainer:
         return int(first["step"]) if first else 0
 
     def _keep(self, valid: dict[str, Any]) -> None:
-        """Write what this epoch changed: best.pt first, so that last.pt never names a lost best."""
+        """Write what this epoch changed; best.pt last, because last.pt can make it again."""
         score = {"epoch": self.epoch, "confusion": valid["confusion"].tolist()}
         miou = valid["miou"] or 0.0
-        if miou > self.best["miou"]:
+        improved = miou > self.best["miou"]
+        if improved:
             self.best = {"miou": miou, **score}
-            save_checkpoint(self.folder / "best.pt", {"model": self.model.state_dict(), **score})
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -214,18 +224,42 @@ class FoldTrainer:
             **score,
         }
         save_latest(self.folder, state)
+        if improved:
+            self._save_best()
         write_metrics(self.folder / "metrics.csv", self.history)
 
     def _restore(self, state: dict[str, Any]) -> None:
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError):
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError):
             raise UserError(
                 f"{self.folder / 'last.pt'}: belongs to another network; use --fresh"
             ) from None
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"] and self.scaler.is_enabled():  # Empty when it began without float16.
+            self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.best, self.history = state["epoch"], state["best"], state["history"]
+        self._restore_best()
+
+    def _save_best(self) -> None:
+        save_checkpoint(self.folder / "best.pt", {"model": self.model.state_dict(), **self.best})
+
+    def _restore_best(self) -> None:
+        """Make best.pt and what is known of it agree, wherever the run was cut.
+
+        Cut between last.pt and best.pt, best.pt is an epoch behind: this epoch's weights are the
+        best. Gone back to previous.pt, it may be an epoch ahead: it then stands for itself.
+        """
+        path = self.folder / "best.pt"
+        best = load_checkpoint(path) if path.exists() else {"epoch": 0}
+        if best.get("epoch") == self.best["epoch"]:
+            return
+        if self.best["epoch"] == self.epoch:
+            self._save_best()
+        elif best.get("epoch", 0) > self.epoch:
+            self.best = {key: best[key] for key in ("miou", "epoch", "confusion")}
+        else:
+            raise UserError(f"{path}: not the best epoch {self.best['epoch']}; use --fresh")
 
     def _log(self, line: str) -> None:
         """Print a line, and append it with the time to train.log."""
@@ -244,7 +278,7 @@ class FoldTrainer:
             f"  pixel acc {row['valid_pixel_accuracy']:.4f}"
             f"  {seconds:.1f} s, {images / seconds:.1f} img/s"
             + " *" * (self.best["epoch"] == self.epoch)
-            + "  (leaky)" * bool(self.experiment.notice)
+            + (f"  ({self.experiment.tag})" if self.experiment.tag else "")
         )
 
 

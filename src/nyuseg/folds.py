@@ -41,13 +41,19 @@ def read_scenes(root: Path, ids: list[str]) -> pd.DataFrame | None:
 
     From scenes.csv in the data folder; without one, the project's table serves when every id is a
     training image of NYUv2. None when the scenes are not known. Raises UserError for an id that
-    the folder's table lacks.
+    the folder's table lacks, and for a stray one among NYUv2's.
     """
     own = root / "scenes.csv"
     if not own.exists():
         table = _read_table(NYUV2_SCENES, ["image_id", "split", "scene", "scene_type"])
         table = table[table["split"] == "train"].drop(columns="split").set_index("image_id")
-        return table.loc[ids].reset_index() if set(ids) <= set(table.index) else None
+        strange = sorted(set(ids) - set(table.index))
+        if strange and len(strange) < len(ids) / 10:
+            raise UserError(
+                f"{root}: {strange[0]} is no training image of NYUv2, as the others are "
+                f"({len(strange)} such); remove it, or add a scenes.csv"
+            )
+        return None if strange else table.loc[ids].reset_index()
     table = _read_table(own, ["image_id", "scene", "scene_type"]).set_index("image_id")
     missing = sorted(set(ids) - set(table.index))
     if missing:
@@ -148,6 +154,11 @@ def leak_notice(table: pd.DataFrame) -> str | None:
     if table["scene"].is_unique and len(table) > 1 and (table["scene"] == table["image_id"]).all():
         return "scenes unknown: without a scenes.csv, frames of one room may lie on both sides"
     return None
+
+
+def short_notice(notice: str | None) -> str:
+    """A leak_notice in a word or two; empty for None."""
+    return (notice or "").partition(":")[0].lower()
 
 
 def _is_nyuv2(ids: list[str]) -> bool:

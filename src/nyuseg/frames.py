@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from nyuseg.classes import NUM_CLASSES, VOID
 from nyuseg.errors import UserError
 from nyuseg.files import require_safe_name, write_bytes
 
@@ -62,6 +63,10 @@ def read_label(path: Path) -> np.ndarray:
     pixels = _decode(path)
     if pixels.dtype != np.uint8 or pixels.ndim != 2:
         raise UserError(f"{path}: expected an 8-bit label map, found {describe(pixels)}")
+    if ((pixels >= NUM_CLASSES) & (pixels != VOID)).any():
+        values = sorted(set(np.unique(pixels).tolist()) - {*range(NUM_CLASSES), VOID})
+        listed = ", ".join(map(str, values))
+        raise UserError(f"{path}: labels outside 0..{NUM_CLASSES - 1} and {VOID}: {listed}")
     return pixels
 
 

@@ -27,6 +27,7 @@ from nyuseg.progress import progress
 from nyuseg.submission import FILES, Sizes, digest, make_writer, verify
 
 PREVIEWS = 5
+MANIFEST = "manifest.json"
 Watch = Callable[[Iterator[Prediction]], Iterator[Prediction]]
 
 
@@ -69,7 +70,7 @@ def infer(
     models, hashes = load_folds(experiment, folds)
     predictor = Predictor(models, config, device, tta)
     frames = PredictionSet(root, "test", list_ids(root, "test"), config.data)
-    with only_writer(folder), atomic_folder(folder) as temporary:
+    with only_writer(folder), atomic_folder(folder, MANIFEST) as temporary:
         manifest = {
             "experiment": config.name,
             "folds": hashes,
@@ -79,7 +80,7 @@ def infer(
             **write_submission(predictor, frames, temporary, formats),
             "seconds": round(time.monotonic() - started, 1),
         }
-        write_json(temporary / "manifest.json", manifest)
+        write_json(temporary / MANIFEST, manifest)
     return manifest
 
 
@@ -144,4 +145,6 @@ def cv_scores(experiment: Experiment) -> dict[str, Any] | None:
     path = experiment.folder / "cv.json"
     if not path.exists():
         return None
-    return {key: read_json(path)[key] for key in ("miou", "pixel_accuracy")}
+    keys = ("miou", "pixel_accuracy")
+    result = read_json(path, keys)
+    return {key: result[key] for key in keys}

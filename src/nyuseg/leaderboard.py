@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from nyuseg.classes import CLASS_NAMES, NUM_CLASSES
 from nyuseg.config import Submission
 from nyuseg.errors import UserError
 from nyuseg.files import read_json
+from nyuseg.folds import short_notice
 from nyuseg.frames import read_label
 from nyuseg.metrics import confusion_matrix, summarize
 from nyuseg.submission import FILES, read_masks
@@ -24,10 +24,12 @@ def score_submission(path: Path, labels: Path) -> dict[str, Any]:
     folder = path if path.is_dir() else path.parent
     file = _first_file(path) if path.is_dir() else path
     beside = folder / "manifest.json"
-    manifest = read_json(beside) if beside.exists() else {}
+    manifest = read_json(beside, ("encoding",)) if beside.exists() else {}
     try:
         options = Submission.model_validate(manifest.get("encoding", {}))
-    except (AttributeError, ValidationError):
+        len(manifest.get("folds", {}))
+        dict(manifest.get("cv") or {})
+    except (TypeError, ValueError):  # Pydantic's error is a ValueError.
         raise UserError(f"{beside}: not a manifest of this project; move it away") from None
     truths = {label.stem: label for label in sorted(labels.glob("*.png"))}
     if not truths:
@@ -58,10 +60,10 @@ def score_table(scores: list[dict[str, Any]]) -> str:
     lines = [f"{'submission':{width}}{'mIoU':>8}{'pixel acc':>11}{'OOF mIoU':>10}"]
     for score in scores:
         out_of_fold = (score["manifest"].get("cv") or {}).get("miou")
-        leaky = "  leaky" if score["manifest"].get("notice") else ""
+        tag = short_notice(score["manifest"].get("notice"))
         lines.append(
             f"{score['name']:{width}}{_number(score['miou']):>8}"
-            f"{_number(score['pixel_accuracy']):>11}{_number(out_of_fold):>10}{leaky}"
+            f"{_number(score['pixel_accuracy']):>11}{_number(out_of_fold):>10}  {tag}".rstrip()
         )
     if len(scores) == 1:
         lines.append("")

@@ -1,11 +1,12 @@
 """One writer at a time, and signals that wait for a step to end."""
 
+import errno
 import fcntl
 import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -78,11 +79,38 @@ def only_writer(result: Path, wait: bool = False) -> Iterator[None]:
         file = _acquire(path, result, wait)
     except OSError as error:
         raise UserError(f"{result.parent}: cannot be written ({error.strerror})") from None
+    _open_locks.append(file)
     try:
         yield
     finally:
+        _open_locks.remove(file)
         path.unlink(missing_ok=True)  # While still held: see _acquire.
         file.close()
+
+
+# A forked reading process shares the lock, and would keep it for a while after our death.
+_open_locks: list[TextIO] = []
+
+
+def _close_in_child() -> None:
+    for file in _open_locks:
+        os.close(file.fileno())
+    _open_locks.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
+
+
+@contextmanager
+def all_idle(parent: Path, pattern: str) -> Iterator[None]:
+    """Hold every lock below `parent` whose name fits `pattern` and that has a file.
+
+    Raises UserError, naming the holder, when another process holds one.
+    """
+    with ExitStack() as locks:
+        for path in sorted((parent / ".locks").glob(pattern)):
+            locks.enter_context(only_writer(parent / path.name))
+        yield
 
 
 def _acquire(path: Path, result: Path, wait: bool) -> TextIO:
@@ -97,6 +125,10 @@ def _acquire(path: Path, result: Path, wait: bool) -> TextIO:
             raise UserError(
                 f"{result}: being written by {holder}; wait for it, or stop it and try again"
             ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK):
+                raise
+            print(f"warning: this disk knows no locks; let no second process write {result}")
         # The holder before us may have removed the file that we opened: then it protects nothing.
         if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
             break

@@ -1,6 +1,8 @@
 """The network: a shared encoder and decoder, a segmentation head and a depth head."""
 
 import logging
+import re
+from collections.abc import Collection
 from pathlib import Path
 
 import segmentation_models_pytorch as smp
@@ -12,7 +14,6 @@ from torch import nn
 
 from nyuseg.classes import NUM_CLASSES
 from nyuseg.config import Config
-from nyuseg.config import Model as ModelOptions
 from nyuseg.errors import UserError
 from nyuseg.fitting import STRIDE
 
@@ -54,7 +55,7 @@ def build_model(config: Config, pretrained: bool = True) -> MultiTaskNet:
     """
     options = config.model
     weights = options.encoder_weights if pretrained else None
-    network = _build_network(options, config.data.channel_count, weights == "imagenet")
+    network = _build_network(config, weights == "imagenet")
     if weights == "imagenet":
         first = _input_convolution(network.encoder)
         # smp and timm both lay the RGB filters over the channels in turn and scale them by 3/C.
@@ -65,7 +66,8 @@ def build_model(config: Config, pretrained: bool = True) -> MultiTaskNet:
     return MultiTaskNet(network, options.depth_head)
 
 
-def _build_network(options: ModelOptions, channels: int, imagenet: bool) -> nn.Module:
+def _build_network(config: Config, imagenet: bool) -> nn.Module:
+    options = config.model
     # For a timm encoder (tu-...) smp takes True: the name itself says which weights.
     weights = (options.encoder.startswith("tu-") or "imagenet") if imagenet else None
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # Our error says it in a line.
@@ -74,8 +76,10 @@ def _build_network(options: ModelOptions, channels: int, imagenet: bool) -> nn.M
             options.decoder,
             encoder_name=options.encoder,
             encoder_weights=weights,
-            in_channels=channels,
+            in_channels=config.data.channel_count,
             classes=NUM_CLASSES,
+            # Swin transformers are built for one size of input.
+            **({"img_size": config.data.size} if options.encoder.startswith("tu-swin") else {}),
         )
     except OSError:
         raise UserError(
@@ -83,7 +87,7 @@ def _build_network(options: ModelOptions, channels: int, imagenet: bool) -> nn.M
             "downloaded; connect to the internet once, or --set model.encoder_weights=FILE with a "
             "copy of them, or =null to train from random weights"
         ) from None
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (KeyError, RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         reason = " ".join(str(error).strip('"').split())
         raise UserError(
             f"model.encoder: {options.encoder} with {options.decoder}: {reason:.120}"
@@ -122,18 +126,34 @@ def _load_encoder(encoder: nn.Module, path: Path, init: str) -> None:
         raise UserError(
             f"model.encoder_weights: {path}: refused, not plain tensors ({type(error).__name__})"
         ) from None
+    if not isinstance(state, dict) or not all(torch.is_tensor(one) for one in state.values()):
+        raise UserError(f"model.encoder_weights: {path}: not a dict of tensors, a state dict")
     own = encoder.state_dict()
     first = _input_convolution(encoder).weight
-    for key, tensor in state.items():
+    found = {_own_name(key, own): tensor for key, tensor in state.items()}
+    for key, tensor in found.items():
         if key in own and own[key].shape == first.shape and tensor.shape[1:2] == (3,):
-            state[key] = expand_input(tensor, first.shape[1], init)
-    missing = [key for key in own if key not in state or state[key].shape != own[key].shape]
+            found[key] = expand_input(tensor, first.shape[1], init)
+    missing = [
+        key
+        for key in own
+        # Counts that BatchNorm keeps for itself; older files lack them.
+        if not key.endswith("num_batches_tracked")
+        and (key not in found or found[key].shape != own[key].shape)
+    ]
     if missing:
         raise UserError(
             f"model.encoder_weights: {path}: no fitting tensor for {missing[0]} "
             f"({len(missing)} of {len(own)}); is it for another encoder?"
         )
-    encoder.load_state_dict({key: state[key] for key in own})
+    encoder.load_state_dict({key: found[key] for key in own if key in found}, strict=False)
+
+
+def _own_name(key: str, own: Collection[str]) -> str:
+    """The encoder's name of a tensor; timm's own files say stages.0.x for model.stages_0.x."""
+    flat = re.sub(r"^([a-z_]+)\.(\d+)\.", r"\1_\2.", key)
+    names = (key, f"model.{key}", f"model.{flat}")
+    return next((name for name in names if name in own), key)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,7 +1,6 @@
 """Out-of-fold predictions: written by each fold, pooled and re-scored from the files."""
 
 import io
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from nyuseg.checkpoint import load_checkpoint, load_release
+from nyuseg.checkpoint import load_release
 from nyuseg.classes import CLASS_NAMES, NUM_CLASSES
 from nyuseg.dataset import PredictionSet
 from nyuseg.depth import DEPTH_MAX, DEPTH_MIN
 from nyuseg.device import environment
 from nyuseg.errors import UserError
 from nyuseg.experiment import Experiment
-from nyuseg.files import remove_partial, write_bytes, write_json, write_text
+from nyuseg.files import read_json, remove_partial, write_bytes, write_json, write_text
 from nyuseg.fitting import STRIDE, from_grid, to_mask
 from nyuseg.frames import frame_path, read_depth, read_label, write_png
 from nyuseg.locks import only_writer
@@ -25,6 +24,9 @@ from nyuseg.predictor import Predictor
 from nyuseg.progress import progress
 from nyuseg.report import cv_table
 from nyuseg.validate import depth_error
+
+# What fold.json holds: the epoch that predicts, scores while training, where it was trained.
+FOLD_KEYS = ("fold", "epoch", "best", "last", "environment")
 
 
 def write_oof(experiment: Experiment, fold: int, device: torch.device) -> None:
@@ -58,23 +60,13 @@ def write_oof(experiment: Experiment, fold: int, device: torch.device) -> None:
     if depths is not None:
         _save_array(folder / "oof_depth.npy", depths)
     write_text(folder / "oof_ids.txt", "".join(f"{image_id}\n" for image_id in ids))
-    write_json(folder / "fold.json", _fold_facts(folder, fold, facts["epoch"]))
+    write_json(folder / "fold.json", {key: facts[key] for key in FOLD_KEYS})
 
 
 def _save_array(path: Path, array: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.save(buffer, array)
     write_bytes(path, buffer.getbuffer())
-
-
-def _fold_facts(folder: Path, fold: int, epoch: int) -> dict[str, Any]:
-    last = load_checkpoint(folder / "last.pt")
-    return {
-        "fold": fold,
-        "epoch": epoch,
-        "best": {key: last["best"][key] for key in ("epoch", "confusion")},
-        "last": {key: last[key] for key in ("epoch", "confusion")},
-    }
 
 
 def pool(experiment: Experiment, device: torch.device) -> dict[str, Any]:
@@ -151,8 +143,12 @@ def _head(confusion: np.ndarray) -> dict[str, Any]:
     return {key: scores[key] for key in ("miou", "pixel_accuracy")}
 
 
+def _facts(experiment: Experiment, fold: int) -> dict[str, Any]:
+    return read_json(experiment.fold_folder(fold) / "fold.json", FOLD_KEYS)
+
+
 def _fold_row(experiment: Experiment, fold: int) -> dict[str, Any]:
-    facts = json.loads((experiment.fold_folder(fold) / "fold.json").read_text())
+    facts = _facts(experiment, fold)
     best, last = (summarize(np.array(facts[kind]["confusion"])) for kind in ("best", "last"))
     return {
         "fold": fold,
@@ -160,13 +156,14 @@ def _fold_row(experiment: Experiment, fold: int) -> dict[str, Any]:
         "best_epoch": facts["best"]["epoch"],
         "best_miou": best["miou"],
         "last_miou": last["miou"],
+        "environment": facts["environment"],
     }
 
 
 def _pooled_checkpoint(experiment: Experiment, kind: str) -> dict[str, Any]:
     """Pooled score of the best or the last epochs, as validated while training."""
     folds = range(experiment.config.folds.count)
-    facts = [json.loads((experiment.fold_folder(k) / "fold.json").read_text()) for k in folds]
+    facts = [_facts(experiment, fold) for fold in folds]
     return _head(np.sum([fact[kind]["confusion"] for fact in facts], axis=0))
 
 
@@ -175,8 +172,14 @@ def _depth_errors(experiment: Experiment, fold: int) -> list[float]:
     if not path.exists():
         return []
     errors = []
-    grids = np.load(path, mmap_mode="r")
-    for grid, image_id in zip(grids, read_oof_ids(experiment, fold), strict=True):
+    ids = read_oof_ids(experiment, fold)
+    try:
+        grids = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError):
+        raise UserError(f"{path}: not a NumPy array; restore it, or use --fresh") from None
+    if len(grids) != len(ids):
+        raise UserError(f"{path}: {len(grids)} depth maps for {len(ids)} images")
+    for grid, image_id in zip(grids, ids, strict=True):
         truth = read_depth(frame_path(experiment.input, "train", "depth", image_id))
         size = experiment.config.data.size
         guess = from_grid(torch.from_numpy(grid.astype(np.float32)), truth.shape, size)

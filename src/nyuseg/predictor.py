@@ -96,7 +96,7 @@ class Predictor:
         for batch, (probabilities, depth) in self._answers(iterate(loader)):
             for i, (image_id, size) in enumerate(zip(batch["id"], batch["size"], strict=True)):
                 one_depth = None if depth is None else depth[i]
-                yield Prediction(image_id, size, probabilities[i], one_depth)
+                yield Prediction(image_id, tuple(size), probabilities[i], one_depth)
 
     def _answers(self, batches: Iterator[Sample]) -> Iterator[tuple[Sample, tuple]]:
         """Batches with their answers, in order; one thread a device, one batch ahead on each."""

@@ -8,6 +8,7 @@ from nyuseg.depth import inverse_depth
 
 GAP = 6
 HEIGHT = 240
+WIDEST = 960
 LEGEND_ROW = 26
 
 
@@ -19,7 +20,7 @@ def preview_row(image: np.ndarray, depth: np.ndarray, *masks: np.ndarray) -> np.
     near = cv2.applyColorMap((inverse_depth(depth) * 255).astype(np.uint8), cv2.COLORMAP_TURBO)
     near = cv2.cvtColor(near, cv2.COLOR_BGR2RGB)
     near[depth == 0] = 0
-    width = round(image.shape[1] * HEIGHT / image.shape[0])
+    width = min(max(1, round(image.shape[1] * HEIGHT / image.shape[0])), WIDEST)
     cells = [_resize(image, width, cv2.INTER_AREA), _resize(near, width, cv2.INTER_NEAREST)]
     cells += [_resize(colorize(mask), width, cv2.INTER_NEAREST) for mask in masks]
     gap = np.full((HEIGHT, GAP, 3), 255, np.uint8)

@@ -7,7 +7,6 @@ from nyuseg.classes import CLASS_NAMES
 # Reported by the author of Exp060 (validation of one random split, NYUv2, epoch 22).
 EXP060_MIOU = 0.6228
 EXP060_PIXEL_ACCURACY = 0.8215
-EXP060_LB = 0.58623
 EXP060_IOU = (
     *(0.707, 0.351, 0.663, 0.620, 0.908, 0.635, 0.549),
     *(0.620, 0.552, 0.476, 0.520, 0.821, 0.677),

@@ -20,7 +20,10 @@ KEPT, WORKING = 5, 6
 def required_bytes(experiment: Experiment, folds: list[int]) -> int:
     """Bytes that training these folds will add to the disk at most, masks included."""
     config = experiment.config
-    with torch.device("meta"):  # Shapes alone: no memory, no weights.
+    try:
+        with torch.device("meta"):  # Shapes alone: no memory, no weights.
+            state = build_model(config, pretrained=False).state_dict()
+    except (UserError, RuntimeError):  # Some encoders compute while they are built.
         state = build_model(config, pretrained=False).state_dict()
     weights = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     height, width = config.data.size
@@ -35,7 +38,9 @@ def require_space(experiment: Experiment, folds: list[int]) -> None:
     """Raise UserError when the disk cannot hold what the folds will write."""
     if not folds:
         return
-    needed, free = required_bytes(experiment, folds), free_bytes(experiment.folder)
+    there = (p for fold in folds for p in experiment.fold_folder(fold).glob("*"))
+    needed = required_bytes(experiment, folds) - sum(path.stat().st_size for path in there)
+    free = free_bytes(experiment.folder)
     if needed > free:
         raise UserError(
             f"{experiment.folder}: {len(folds)} folds need about {needed / 1e9:.2f} GB, "

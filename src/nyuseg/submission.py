@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,6 +19,8 @@ from nyuseg.frames import encode_png
 
 FILES = {"npy": "submission.npy", "rle": "submission.csv", "png": "submission.zip"}
 HEADER = ["ImageId_ClassId", "EncodedPixels"]
+# A class of a noisy mask can take more text than the module's usual limit of a field.
+csv.field_size_limit(2**31 - 1)
 Sizes = dict[str, tuple[int, int]]
 
 
@@ -170,7 +173,7 @@ def _read_png(path: Path, _: Sizes, __: Submission) -> Iterator[tuple[str, np.nd
                 if mask is None:
                     raise UserError(f"{path}: {name} cannot be decoded")
                 yield name.removesuffix(".png"), mask
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
         raise UserError(f"{path}: {error}") from None
 
 

@@ -1,0 +1,473 @@
+"""Pushing with Kaggle's real client to a fake server on 127.0.0.1, and all ways to fail."""
+
+import importlib.util
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fake_kaggle import FakeKaggle, error
+
+from nyuseg import kaggle_client
+from nyuseg.errors import UserError
+from nyuseg.files import write_json
+from nyuseg.kaggle_metadata import dataset_metadata, kernel_metadata
+from nyuseg.kaggle_push import push, push_dataset, push_kernel, submit
+
+LOCAL = Path(__file__).with_name("kaggle_local.py")
+CLIENT = f"{shlex.quote(sys.executable)} {shlex.quote(str(LOCAL))}"
+KEY = "5ecret0f32hexadecimaldigits00000"
+DATASET, KERNEL = "alice/nyuv2-weights", "alice/nyuv2-inference"
+URL = f"https://www.kaggle.com/code/{KERNEL}"
+needs_client = pytest.mark.skipif(
+    importlib.util.find_spec("kaggle") is None or importlib.util.find_spec("six") is None,
+    reason=f"no Kaggle client: {kaggle_client.INSTALL}",
+)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No credential and no Kaggle setting of the person who runs the tests; home is temporary."""
+    for name in list(os.environ):
+        if name.startswith(("KAGGLE_", "NYUSEG_KAGGLE")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    for name in ("HOME", "XDG_CONFIG_HOME", "TMPDIR"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setattr("tempfile.tempdir", None)  # Python remembers the folder from before.
+    monkeypatch.setenv("NYUSEG_KAGGLE_CLIENT", CLIENT)
+    monkeypatch.setenv("KAGGLE_USERNAME", "alice")
+    monkeypatch.setenv("KAGGLE_KEY", KEY)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKaggle]:
+    with FakeKaggle() as fake:
+        monkeypatch.setenv("FAKE_KAGGLE_PORT", str(fake.port))
+        yield fake
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> tuple[Path, Path]:
+    """Folders of a small data set and kernel."""
+    dataset, kernel = tmp_path / "dataset", tmp_path / "kernel"
+    dataset.mkdir()
+    kernel.mkdir()
+    (dataset / "fold0.safetensors").write_bytes(bytes(range(256)) * 40)
+    write_json(dataset / "manifest.json", {"fingerprint": "abc123"})
+    subtitle = "Weights of the five folds for the kernel"
+    write_json(
+        dataset / "dataset-metadata.json", dataset_metadata("alice", "NYUv2 weights", subtitle)
+    )
+    write_json(kernel / "nyu.ipynb", {"cells": [], "metadata": {}, "nbformat": 4})
+    meta = kernel_metadata("alice", "NYUv2 inference", "nyu.ipynb", "notebook", DATASET, "nyu")
+    write_json(kernel / "kernel-metadata.json", meta)
+    return dataset, kernel
+
+
+def refusal(action: Callable[..., object], *arguments: object) -> str:
+    with pytest.raises(UserError) as caught:
+        action(*arguments)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert KEY not in message
+    return message
+
+
+def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Let a few lines of Python stand in for the client."""
+    path = tmp_path / "client.py"
+    path.write_text(f"import os, sys, time\n{code}\n")
+    monkeypatch.setenv("NYUSEG_KAGGLE_CLIENT", f"{shlex.quote(sys.executable)} {path}")
+
+
+# With the real client
+
+
+@needs_client
+def test_create_then_version(server: FakeKaggle, package, tmp_path: Path, capfd) -> None:
+    server.states = ["blobs_received", "individual_blobs_compressed"]
+    assert push(*package, poll_s=0.01) == f"{URL}, version 1"
+    first = [request.name for request in server.requests if request.method == "POST"]
+    assert first == [
+        "GetDatasetStatus",
+        "GetDatasetStatus",  # The client asks once more before it creates.
+        *["StartBlobUpload"] * 2,
+        "CreateDataset",
+        *["GetDatasetStatus"] * 3,
+        "SaveKernel",
+    ]
+    created = server.called("CreateDataset")[0].json
+    assert created["ownerSlug"] == "alice"
+    assert created["slug"] == "nyuv2-weights"
+    assert created["title"] == "NYUv2 weights"
+    assert created["licenseName"] == "other"
+    assert created["isPrivate"] is True
+    check_upload(server, created["files"], package[0])
+
+    server.requests.clear()
+    server.blobs.clear()
+    assert push(*package, poll_s=0.01) == f"{URL}, version 2"
+    assert not server.called("CreateDataset")
+    version = server.called("CreateDatasetVersion")[0].json
+    assert (version["ownerSlug"], version["datasetSlug"]) == tuple(DATASET.split("/"))
+    assert version["body"]["versionNotes"] == "fingerprint abc123"
+    check_upload(server, version["body"]["files"], package[0])
+    output = capfd.readouterr()
+    assert KEY not in output.out + output.err
+    assert "uploading 2 files" in output.out
+    assert list((tmp_path / "TMPDIR").iterdir()) == []
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [path for path in written if KEY.encode() in path.read_bytes()]
+
+
+def check_upload(server: FakeKaggle, files: list[dict[str, str]], folder: Path) -> None:
+    blobs = [server.blobs[file["token"]] for file in files]
+    assert {blob["name"]: blob["data"] for blob in blobs} == {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.name != "dataset-metadata.json"
+    }
+    for request in server.requests:
+        assert ("Authorization" in request.headers) == (request.method == "POST")
+
+
+@needs_client
+def test_kernel_request(server: FakeKaggle, package) -> None:
+    assert push_kernel(package[1]) == (URL, 1)
+    sent = server.called("SaveKernel")[0].json
+    text = sent.pop("text")
+    assert json.loads(text)["cells"] == []
+    assert sent == {
+        "slug": KERNEL,
+        "newTitle": "NYUv2 inference",
+        "language": "python",
+        "kernelType": "notebook",
+        "datasetDataSources": [DATASET],
+        "competitionDataSources": ["nyu"],
+        "isPrivate": True,
+        "enableGpu": True,
+        "enableTpu": False,
+        "enableInternet": False,
+        "dockerImagePinningType": "original",
+        "machineShape": "NvidiaTeslaT4",
+    }
+
+
+@needs_client
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        ("Notebook is not editable", ""),
+        ("Maximum batch GPU session count of 2 reached", "wait for a running session"),
+    ],
+)
+def test_push_error_with_exit_code_0(server: FakeKaggle, package, reason: str, advice: str) -> None:
+    server.push_error = reason
+    message = refusal(push_kernel, package[1])
+    assert message.startswith(f"kernel {KERNEL} was not pushed: {reason}")
+    assert advice in message
+
+
+@needs_client
+@pytest.mark.parametrize("kind", ["Dataset", "Competition", "Kernel", "Model"])
+def test_invalid_sources(server: FakeKaggle, package, kind: str) -> None:
+    # Of model sources the client says nothing; but this project uses none.
+    server.invalid_sources = {f"invalid{kind}Sources": ["bob/other"]}
+    if kind == "Model":
+        assert push_kernel(package[1]) == (URL, 1)
+    else:
+        assert f"invalid {kind.lower()} sources ['bob/other']" in refusal(push_kernel, package[1])
+
+
+@needs_client
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [(401, "renew"), (403, "owner"), (409, "another title"), (500, "later"), (503, "later")],
+)
+def test_http_errors_of_the_kernel(server: FakeKaggle, package, code: int, advice: str) -> None:
+    server.errors = {"SaveKernel": (code, {})}
+    message = refusal(push_kernel, package[1])
+    assert "Authentication required" in message if code == 401 else str(code) in message
+    assert advice in message
+
+
+@needs_client
+def test_slug_of_somebody_else(server: FakeKaggle, package) -> None:
+    # Theirs and private: Kaggle hides it, until one wants to create it.
+    reason = "The requested title is already in use"
+    answer = {"status": "error", "error": reason, "url": "", "ref": ""}
+    server.errors = {"CreateDataset": (200, answer)}
+    message = refusal(push, *package)
+    assert message.startswith(f"data set {DATASET} was not uploaded: {reason} (the title is taken")
+    # Theirs and public: it is there, but a version is refused.
+    server.datasets.add(DATASET)
+    server.errors = {"CreateDatasetVersion": error(403, "Permission 'datasets.update' was denied")}
+    message = refusal(push, *package)
+    assert "Permission 'datasets.update' was denied (is the owner your Kaggle user name" in message
+    assert not server.called("SaveKernel")
+
+
+@needs_client
+def test_slug_that_appears_in_between(server: FakeKaggle, package) -> None:
+    server.datasets.add(DATASET)
+    server.states = [404]
+    assert "already in use" in refusal(push, *package)
+    assert not server.called("SaveKernel")
+
+
+@needs_client
+@pytest.mark.parametrize("code", [403, 404])
+def test_a_data_set_that_is_not_there_yet(server: FakeKaggle, package, code: int) -> None:
+    server.datasets.add(DATASET)
+    server.states = [code, code]
+    push_dataset(package[0], poll_s=0.01)
+    assert server.called("CreateDataset")
+
+
+@needs_client
+def test_server_is_down(package, server: FakeKaggle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_KAGGLE_PORT", "9")  # The port 'discard': nobody listens there.
+    message = refusal(push, *package)
+    assert "Max retries exceeded" in message or "ConnectionError" in message
+    assert message.endswith("(Kaggle cannot be reached now; run the same command later)")
+    assert "Kaggle cannot be reached" in refusal(push_kernel, package[1])
+
+
+@needs_client
+def test_server_fails_on_the_first_question(server: FakeKaggle, package) -> None:
+    server.datasets.add(DATASET)
+    server.states = [503]
+    assert refusal(push, *package).startswith(f"data set {DATASET}: no state")
+    assert [request.name for request in server.requests] == ["GetDatasetStatus"]
+
+
+@needs_client
+def test_a_file_that_does_not_arrive(server: FakeKaggle, package) -> None:
+    server.broken_uploads = {"fold0.safetensors"}
+    assert "fold0.safetensors" in refusal(push, *package)
+    assert not server.called("SaveKernel")
+
+
+@needs_client
+def test_token_instead_of_key(server: FakeKaggle, package, monkeypatch) -> None:
+    monkeypatch.delenv("KAGGLE_KEY")
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_0123456789")
+    assert push_kernel(package[1]) == (URL, 1)
+    sent = server.called("SaveKernel")[0]
+    assert sent.headers["Authorization"] == "Bearer KGAT_0123456789"
+
+
+@needs_client
+def test_submit(server: FakeKaggle) -> None:
+    answer = submit("nyu", KERNEL, 3, "submission.csv", "-5 folds, 'TTA'")
+    assert "Successfully submitted" in answer
+    assert server.called("CreateCodeSubmission")[0].json == {
+        "competitionName": "nyu",
+        "kernelOwner": "alice",
+        "kernelSlug": "nyuv2-inference",
+        "kernelVersion": 3,
+        "fileName": "submission.csv",
+        "submissionDescription": "-5 folds, 'TTA'",
+    }
+
+
+@needs_client
+def test_submit_refused(server: FakeKaggle) -> None:
+    server.submit_message = "Your daily limit is reached"
+    message = refusal(submit, "nyu", KERNEL, 3, "submission.csv", "text")
+    assert "Your daily limit is reached; look at the competition's list" in message
+    server.errors = {"CreateCodeSubmission": error(404, "Competition not found")}
+    message = refusal(submit, "nyu", KERNEL, 3, "submission.csv", "text")
+    assert "Competition not found" in message
+
+
+@needs_client
+def test_the_installed_client_is_found(package, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NYUSEG_KAGGLE_CLIENT")
+    monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")  # And no request is made.
+    assert kaggle_client.call(["--version"]).out.startswith("Kaggle CLI 2.")
+
+
+# Without it
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"competition": "c/nyu"}, {"kernel": "nyuv2"}, {"version": 0}, {"file_name": "a/b.csv"}],
+)
+def test_submit_checks_first(change: dict[str, object]) -> None:
+    arguments = {
+        "competition": "nyu",
+        "kernel": KERNEL,
+        "version": 3,
+        "file_name": "submission.csv",
+        "message": "text",
+    }
+    with pytest.raises(UserError, match=next(iter(change)).partition("_")[0]):
+        submit(**(arguments | change))
+
+
+def test_nothing_is_sent_when_the_package_is_wrong(package, monkeypatch, tmp_path: Path) -> None:
+    stub(tmp_path, monkeypatch, "open(sys.argv[0] + '.called', 'w')")
+    dataset, kernel = package
+    (dataset / "wheels").mkdir()
+    assert "wheels: not a file" in refusal(push, dataset, kernel)
+    (dataset / "wheels").rmdir()
+    write_json(dataset / "manifest.json", {})
+    assert "no fingerprint" in refusal(push, dataset, kernel)
+    (dataset / "manifest.json").unlink()
+    assert "manifest.json: no such file" in refusal(push, dataset, kernel)
+    write_json(dataset / "manifest.json", {"fingerprint": "abc123"})
+    path = kernel / "kernel-metadata.json"
+    meta = json.loads(path.read_text())
+    write_json(path, meta | {"dataset_sources": ["alice/other-data"]})
+    assert f"dataset_sources: {DATASET} is missing" in refusal(push, dataset, kernel)
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(meta).encode())
+    assert "BOM" in refusal(push, dataset, kernel)
+    assert not (tmp_path / "client.py.called").exists()
+
+
+def test_missing_client(package, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NYUSEG_KAGGLE_CLIENT", "/nowhere/kaggle")
+    assert kaggle_client.INSTALL in refusal(push, *package)
+    monkeypatch.delenv("NYUSEG_KAGGLE_CLIENT")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    message = refusal(push, *package)
+    assert message == f"Kaggle's client is not installed: {kaggle_client.INSTALL}"
+
+
+def test_a_folder_named_kaggle_is_no_client(package, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("NYUSEG_KAGGLE_CLIENT")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda _: importlib.machinery.ModuleSpec("x", None)
+    )
+    assert "not installed" in refusal(push, *package)
+
+
+def test_client_without_six(package, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stub(tmp_path, monkeypatch, "import six_that_is_missing")
+    message = refusal(push, *package)
+    assert "No module named 'six_that_is_missing'" in message
+    assert kaggle_client.INSTALL in message
+
+
+def test_missing_credentials(package, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stub(tmp_path, monkeypatch, "open(sys.argv[0] + '.called', 'w')")
+    monkeypatch.delenv("KAGGLE_KEY")
+    for action in (lambda: push(*package), lambda: submit("nyu", KERNEL, 1, "a.csv", "text")):
+        message = refusal(action)
+        for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "~/.kaggle"):
+            assert name in message
+    assert not (tmp_path / "client.py.called").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("HOME/.kaggle/kaggle.json", {"username": "alice", "key": KEY}),
+        ("XDG_CONFIG_HOME/kaggle/kaggle.json", {"username": "alice", "key": KEY}),
+        ("HOME/.kaggle/access_token", KEY),
+        ("HOME/.kaggle/credentials.json", {"refresh_token": KEY}),
+    ],
+)
+def test_credentials_in_files_are_found_and_hidden(
+    package, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, content: object
+) -> None:
+    monkeypatch.delenv("KAGGLE_KEY")
+    monkeypatch.delenv("KAGGLE_USERNAME")
+    path = tmp_path / name
+    path.parent.mkdir(parents=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    stub(tmp_path, monkeypatch, f"print('Kernel push error: bad key', {KEY!r})")
+    assert refusal(push_kernel, package[1]) == f"kernel {KERNEL} was not pushed: bad key ***"
+
+
+def test_credentials_are_hidden_in_all_forms(package, monkeypatch, tmp_path: Path) -> None:
+    code = (
+        "import base64\n"
+        "key = os.environ['KAGGLE_KEY']\n"
+        "coded = base64.b64encode(f'alice:{key}'.encode()).decode()\n"
+        "sys.exit(f'failed {key} KGAT_abc Basic x1 Bearer y2 {coded}')"
+    )
+    stub(tmp_path, monkeypatch, code)
+    message = refusal(push_kernel, package[1])
+    assert message.endswith("failed *** *** Basic *** Bearer *** ***")
+
+
+def test_the_real_site_is_never_taken_for_a_test_server(package, monkeypatch) -> None:
+    monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "TEST")
+    assert "real site" in refusal(push, *package)
+
+
+@needs_client
+def test_these_tests_cannot_reach_the_real_site() -> None:
+    code = LOCAL.read_text().replace('runpy.run_module("kaggle", run_name="__main__")', "")
+    code += "\nassert os.environ['KAGGLE_API_ENVIRONMENT'] == 'LOCALHOST'"
+    code += "\nprint(sorted({kaggle_env.get_endpoint(one) for one in kaggle_env.KaggleEnv}))"
+    environment = os.environ | {"FAKE_KAGGLE_PORT": "9"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert done.stdout.decode().strip() == "['http://127.0.0.1:9']", done.stderr
+
+
+def test_every_call_has_a_fresh_temporary_folder(monkeypatch, tmp_path: Path) -> None:
+    stub(tmp_path, monkeypatch, "print(os.environ['TMPDIR'], os.listdir(os.environ['TMPDIR']))")
+    first, second = kaggle_client.call([]).out, kaggle_client.call([]).out
+    assert first != second
+    assert first.split()[1] == "[]"
+    assert not Path(first.split()[0]).exists()
+
+
+def test_a_client_that_hangs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stub(tmp_path, monkeypatch, "time.sleep(60)")
+    assert "no answer in 0.2 s" in refusal(kaggle_client.call, [], 0.2)
+
+
+def test_a_client_that_says_nothing(package, monkeypatch, tmp_path: Path) -> None:
+    stub(tmp_path, monkeypatch, "")
+    assert "no answer, exit code 0" in refusal(push_kernel, package[1])
+
+
+def statuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    """A client that accepts every upload and then says these states, the last for ever."""
+    code = (
+        f"words = {list(words)!r}\n"
+        "count = sys.argv[0] + '.count'\n"
+        "done = int(open(count).read()) if os.path.exists(count) else 0\n"
+        "if sys.argv[2] != 'status':\n"
+        "    for name in os.listdir(sys.argv[4]): print(f'Upload successful: {name} (1B)')\n"
+        "    sys.exit(print('Dataset version is being created.'))\n"
+        "open(count, 'w').write(str(done + 1))\n"
+        "word = words[min(done, len(words) - 1)]\n"
+        "sys.exit(word) if ' ' in word else print(word)"
+    )
+    stub(tmp_path, monkeypatch, code)
+
+
+def test_a_data_set_that_never_gets_ready(package, monkeypatch, tmp_path: Path) -> None:
+    statuses(tmp_path, monkeypatch, "ready", "blobs_received")
+    message = refusal(push_dataset, package[0], 0.2, 0.01)
+    assert f"data set {DATASET}: still 'blobs_received' after 0.2 s" in message
+
+
+@pytest.mark.parametrize("word", ["failed", "deleted"])
+def test_a_data_set_that_cannot_be_unpacked(package, monkeypatch, tmp_path, word: str) -> None:
+    statuses(tmp_path, monkeypatch, "ready", word)
+    assert f"Kaggle says '{word}'" in refusal(push_dataset, package[0], 30, 0.01)
+
+
+def test_a_deleted_data_set(package, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    statuses(tmp_path, monkeypatch, "deleted")
+    assert "deleted on Kaggle; choose another title" in refusal(push_dataset, package[0])
+
+
+def test_one_lost_answer_while_waiting_is_told(package, monkeypatch, tmp_path, capsys) -> None:
+    statuses(tmp_path, monkeypatch, "ready", "503 Server Error", "ready")
+    push_dataset(package[0], 30, 0.01)
+    assert "503 Server Error" in capsys.readouterr().out
