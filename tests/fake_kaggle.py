@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Answer = tuple[int, dict[str, Any]]
+# What the real server answers to the status of a data set that is not the asker's.
+HIDDEN = {403: "Permission 'datasets.get' was denied", 404: "Not found"}
 
 
 @dataclass
@@ -124,7 +126,9 @@ class FakeKaggle:
         if f"{body['ownerSlug']}/{body['datasetSlug']}" not in self.datasets:
             return error(404, "Not found")
         state = self.states.pop(0) if self.states else "ready"
-        return error(state, "no state") if isinstance(state, int) else (200, {"status": state})
+        if isinstance(state, int):
+            return error(state, HIDDEN.get(state, "no state"))
+        return 200, {"status": state}
 
     def _CreateDataset(self, body: dict[str, Any]) -> Answer:
         reference = f"{body['ownerSlug']}/{body['slug']}"

@@ -90,7 +90,7 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
 
 @needs_client
 def test_create_then_version(server: FakeKaggle, package, tmp_path: Path, capfd) -> None:
-    server.states = ["blobs_received", "individual_blobs_compressed"]
+    server.states = ["blobs_received"]
     assert push(*package, poll_s=0.01) == f"{URL}, version 1"
     first = [request.name for request in server.requests if request.method == "POST"]
     assert first == [
@@ -98,7 +98,7 @@ def test_create_then_version(server: FakeKaggle, package, tmp_path: Path, capfd)
         "GetDatasetStatus",  # The client asks once more before it creates.
         *["StartBlobUpload"] * 2,
         "CreateDataset",
-        *["GetDatasetStatus"] * 3,
+        *["GetDatasetStatus"] * 2,
         "SaveKernel",
     ]
     created = server.called("CreateDataset")[0].json
@@ -215,7 +215,7 @@ def test_slug_of_somebody_else(server: FakeKaggle, package) -> None:
 @needs_client
 def test_slug_that_appears_in_between(server: FakeKaggle, package) -> None:
     server.datasets.add(DATASET)
-    server.states = [404]
+    server.states = [403]
     assert "already in use" in refusal(push, *package)
     assert not server.called("SaveKernel")
 
@@ -281,6 +281,8 @@ def test_submit_refused(server: FakeKaggle) -> None:
     server.submit_message = "Your daily limit is reached"
     message = refusal(submit, "nyu", KERNEL, 3, "submission.csv", "text")
     assert "Your daily limit is reached; look at the competition's list" in message
+    server.submit_message = "Not submitted"
+    assert "Not submitted" in refusal(submit, "nyu", KERNEL, 3, "submission.csv", "text")
     server.errors = {"CreateCodeSubmission": error(404, "Competition not found")}
     message = refusal(submit, "nyu", KERNEL, 3, "submission.csv", "text")
     assert "Competition not found" in message

@@ -101,7 +101,9 @@ def submit(competition: str, kernel: str, version: int, file_name: str, message:
     options = [f"--kernel={kernel}", f"--version={version}", f"--file={file_name}"]
     reply = call(["competitions", "submit", competition, *options, f"--message={message}"])
     answer = one_line(reply.out)
-    if reply.code or not re.search(r"success|submitted", answer, re.I):
+    # Neither a refusal taken for a success nor the reverse: an unknown answer is shown as it is.
+    accepted = re.search(r"\b(success|submitted)", answer, re.I)
+    if reply.code or not accepted or re.search(r"\b(not|error|failed)\b", answer, re.I):
         reason = reply.reason
         raise UserError(
             f"{kernel} version {version} was not submitted to {competition}: {reason}"

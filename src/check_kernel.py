@@ -1,0 +1,32 @@
+"""Run the packaged kernel as Kaggle would, in six mount layouts, and compare it with infer.py.
+
+examples:
+  python src/check_kernel.py --submission submissions/exp060_tta
+  python src/check_kernel.py --submission submissions/demo_tta --input input/demo
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from nyuseg.cli import Parser, run
+from nyuseg.files import PROJECT, find
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("--submission", required=True, help="infer.py's folder to compare with")
+    parser.add_argument("--input", default=str(PROJECT / "input"), help="folder with test/")
+    parser.add_argument("--kernel", default=str(PROJECT / "kaggle_kernel"), metavar="DIR")
+    options = parser.parse_args(argv)
+    from nyuseg.kernel_check import check
+
+    kernel, test = find(options.kernel), find(options.input) / "test"
+    with tempfile.TemporaryDirectory(dir=kernel) as work:
+        submission = find(options.submission)
+        check(kernel / "kernel", kernel / "dataset", test, submission, Path(work))
+    print("the kernel gives the same masks in every layout")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,120 @@
+"""Packaging an experiment for Kaggle: a data set with all that a kernel needs, and the kernel."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+
+from nyuseg.errors import UserError
+from nyuseg.experiment import Experiment
+from nyuseg.files import atomic_folder, sha256_file, write_bytes, write_json
+from nyuseg.infer import MANIFEST, cv_scores, load_folds
+from nyuseg.kaggle_metadata import (
+    DATASET_FILE,
+    KERNEL_FILE,
+    check_kernel_metadata,
+    dataset_metadata,
+    kernel_metadata,
+    slugify,
+)
+from nyuseg.notebook import INTRO, code_cells, write_source
+from nyuseg.wheels import own_wheel, repack
+
+# What Kaggle's image lacks of what inference needs; both are pure Python.
+EXTRA_WHEELS = ("segmentation-models-pytorch", "ttach")
+SUFFIXES = {"notebook": ".ipynb", "script": ".py"}
+
+
+TITLE = "{} kernel"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user chose; precision `half` stores the weights in 2 bytes, `fp32` in 4."""
+
+    owner: str
+    folds: list[int]
+    tta: bool
+    formats: list[str]
+    precision: str
+    competition: str | None
+    kernel_type: str
+    budget_hours: float
+
+
+def build(experiment: Experiment, options: Options, folder: Path) -> dict[str, Any]:
+    """Write folder/dataset and folder/kernel; returns the package's manifest.
+
+    Raises UserError, before anything is written, for metadata that Kaggle would refuse, and for
+    folds that are missing or do not belong to the experiment.
+    """
+    title = TITLE.format(experiment.config.name)
+    data_title = f"{experiment.config.name} package"
+    subtitle = "Weights and library of an RGB-D segmentation kernel"
+    data_meta = dataset_metadata(options.owner, data_title, subtitle)
+    source = slugify(title) + SUFFIXES[options.kernel_type]
+    data_id = f"{options.owner}/{slugify(data_title)}"
+    kind, competition = options.kernel_type, options.competition
+    kernel_meta = kernel_metadata(options.owner, title, source, kind, data_id, competition)
+    _, hashes = load_folds(experiment, options.folds)  # Checks that they belong together.
+    with atomic_folder(folder / "dataset", DATASET_FILE) as inside:
+        facts = _write_package(experiment, options, hashes, inside)
+        write_json(inside / DATASET_FILE, data_meta)
+    with atomic_folder(folder / "kernel", KERNEL_FILE) as inside:
+        tta = " and flip TTA" if options.tta else ""
+        names = {"title": title, "experiment": experiment.config.name, "tta": tta}
+        intro = INTRO.format(folds=len(options.folds), **names)
+        cells = code_cells(facts["fingerprint"], options.budget_hours)
+        write_source(inside / source, intro, cells)
+        write_json(inside / KERNEL_FILE, kernel_meta)
+        check_kernel_metadata(kernel_meta, inside)
+    return facts
+
+
+def kernel_name(owner: str, experiment: str) -> str:
+    """Kaggle's name of the kernel of an experiment: owner/slug."""
+    return f"{owner}/{slugify(TITLE.format(experiment))}"
+
+
+def _write_package(
+    experiment: Experiment, options: Options, hashes: dict[str, str], folder: Path
+) -> dict[str, Any]:
+    write_json(folder / "config.json", experiment.config.model_dump(mode="json"))
+    for fold in options.folds:
+        state = load_file(experiment.fold_folder(fold) / "weights.safetensors")
+        if options.precision == "half":
+            state = {key: to_half(key, tensor) for key, tensor in state.items()}
+        write_bytes(folder / f"fold_{fold}.safetensors", save(state))
+    own_wheel(folder)
+    for name in EXTRA_WHEELS:
+        repack(name, folder)
+    facts = {
+        "experiment": experiment.config.name,
+        "folds": hashes,
+        "tta": options.tta,
+        "formats": options.formats,
+        "precision": options.precision,
+        "cv": cv_scores(experiment),
+        "notice": experiment.notice,
+        "files": {path.name: sha256_file(path) for path in sorted(folder.iterdir())},
+    }
+    facts["fingerprint"] = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    write_json(folder / MANIFEST, facts)
+    return facts
+
+
+def to_half(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """A weight in float16; vectors (BatchNorm's, biases) and counters stay as they are.
+
+    Raises UserError for a value that float16 cannot hold.
+    """
+    if tensor.ndim < 2 or not tensor.is_floating_point():
+        return tensor
+    half = tensor.half()
+    if not torch.isfinite(half).all():
+        raise UserError(f"{name}: too large for half precision; use --precision fp32")
+    return half

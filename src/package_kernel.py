@@ -1,0 +1,78 @@
+"""Package an experiment as a Kaggle kernel and the data set that feeds it; push both if asked.
+
+examples:
+  python src/package_kernel.py --owner NAME
+  python src/package_kernel.py --owner NAME --experiment exp040 --fold 0,2 --no-tta --type script
+  python src/package_kernel.py --owner NAME --competition SLUG --push
+  python src/package_kernel.py --owner NAME --competition SLUG --submit 3
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nyuseg.cli import Parser, add_oof, run
+from nyuseg.errors import UserError
+from nyuseg.files import PROJECT, require_safe_name
+from nyuseg.folds import parse_folds
+from nyuseg.submission import parse_formats
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("--owner", required=True, help="your user name on Kaggle")
+    parser.add_argument("--experiment", default="exp060", help="its folder below --oof")
+    parser.add_argument("--fold", default="all", help="0..4, 3, 0,2 or all (default)")
+    parser.add_argument("--no-tta", action="store_true", help="only the identity view")
+    parser.add_argument("--format", default="npy,rle,png", help="files that the kernel writes")
+    parser.add_argument("--precision", choices=["half", "fp32"], default="half")
+    parser.add_argument("--competition", metavar="SLUG", help="whose data the kernel mounts")
+    parser.add_argument("--type", choices=["notebook", "script"], default="notebook")
+    parser.add_argument("--budget-hours", type=float, default=8.5, help="default 8.5")
+    parser.add_argument("--push", action="store_true", help="upload with Kaggle's own client")
+    parser.add_argument("--submit", type=int, metavar="VERSION", help="submit a finished version")
+    parser.add_argument("--output", default=str(PROJECT / "kaggle_kernel"), metavar="DIR")
+    add_oof(parser)
+    options = parser.parse_args(argv)
+    require_safe_name(options.experiment, "--experiment")
+    if options.budget_hours <= 0:
+        raise UserError(f"--budget-hours {options.budget_hours}: must be above 0")
+    if options.submit is None:
+        package(options)
+    else:
+        submit(options)
+
+
+def package(options) -> None:
+    from nyuseg.experiment import open_experiment
+    from nyuseg.kaggle_push import push
+    from nyuseg.package import Options, build
+
+    experiment = open_experiment(options.experiment, Path(options.oof))
+    folds = parse_folds(options.fold, experiment.config.folds.count)
+    formats, tta = parse_formats(options.format), not options.no_tta
+    kind, hours = options.type, options.budget_hours
+    of_user = (options.owner, folds, tta, formats, options.precision, options.competition)
+    folder = Path(options.output)
+    facts = build(experiment, Options(*of_user, kind, hours), folder)
+    size = sum(path.stat().st_size for path in (folder / "dataset").iterdir()) / 1e6
+    print(f"data set: {size:.1f} MB, version {facts['fingerprint'][:12]}, {options.precision}")
+    if options.push:
+        print(push(folder / "dataset", folder / "kernel"))
+    print(f"result: {folder}/dataset and {folder}/kernel")
+
+
+def submit(options) -> None:
+    from nyuseg import kaggle_push
+    from nyuseg.package import kernel_name
+
+    if not options.competition:
+        raise UserError("--submit needs --competition SLUG")
+    kernel = kernel_name(options.owner, options.experiment)
+    message = f"{options.experiment}, version {options.submit}"
+    print(
+        kaggle_push.submit(options.competition, kernel, options.submit, "submission.csv", message)
+    )
+
+
+if __name__ == "__main__":
+    run(main)
