@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUN := $(BIN)/python src
 FOLDS := 0 1 2 3 4
 
-.PHONY: demo test quick lint
+.PHONY: demo test quick lint kernel-check
 
 # Every package is installed at the version that was tested; without -c, pip takes newer ones.
 .venv/installed: pyproject.toml constraints.txt
@@ -21,6 +21,13 @@ demo: .venv/installed
 	@echo; echo "Scores on the hidden labels of the demo's test rooms:"
 	@$(RUN)/score.py $(FOLDS:%=submissions/demo_fold%) submissions/demo submissions/demo_tta \
 		input/demo/test_label
+
+# The demo's kernel, as Kaggle would run it: at full precision the same bytes as infer.py.
+kernel-check: .venv/installed
+	$(RUN)/package_kernel.py --owner somebody --experiment demo --precision fp32
+	$(RUN)/check_kernel.py --submission submissions/demo_tta --input input/demo
+	$(RUN)/package_kernel.py --owner somebody --experiment demo
+	$(RUN)/check_kernel.py --submission submissions/demo_tta --input input/demo
 
 test: .venv/installed
 	$(BIN)/python -m pytest

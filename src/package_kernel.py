@@ -68,10 +68,8 @@ def submit(options) -> None:
     if not options.competition:
         raise UserError("--submit needs --competition SLUG")
     kernel = kernel_name(options.owner, options.experiment)
-    message = f"{options.experiment}, version {options.submit}"
-    print(
-        kaggle_push.submit(options.competition, kernel, options.submit, "submission.csv", message)
-    )
+    file, message = "submission.csv", f"{options.experiment}, version {options.submit}"
+    print(kaggle_push.submit(options.competition, kernel, options.submit, file, message))
 
 
 if __name__ == "__main__":

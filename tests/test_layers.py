@@ -12,23 +12,24 @@ import pytest
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 LAYERS = {
-    1: "classes config depth encoding errors files folds frames integrity kaggle_metadata locks metrics nyuv2_mat "
-    "preview progress demo demo.data demo.furniture demo.layout demo.materials demo.render "
-    "demo.rooms demo.sensor demo.shapes demo.texture demo.things",
+    1: "classes config depth encoding errors files folds frames integrity kaggle_client "
+    "kaggle_metadata locks metrics mounts notebook nyuv2_mat preview progress wheels demo "
+    "demo.data demo.furniture demo.layout demo.materials demo.render demo.rooms demo.sensor "
+    "demo.shapes demo.texture demo.things",
     2: "augment checkpoint dataset device fitting losses model submission tta",
-    3: "experiment fit predictor space validate",
-    4: "cli infer kaggle_client kaggle_push leaderboard oof report",
+    3: "budget experiment fit predictor space validate",
+    4: "cli infer kaggle_push kernel kernel_check leaderboard oof package report",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 # Modules that a machine without torch can import (besides layer 1).
-WITHOUT_TORCH = {"cli", "leaderboard", "submission"}
+WITHOUT_TORCH = {"cli", "kaggle_push", "leaderboard", "submission"}
 ONLY_IN = {
     "albumentations": {"augment"},
     "ttach": {"tta"},
     "segmentation_models_pytorch": {"model"},
 }
 TORCH_FAMILY = {"torch", "torchvision", "timm", "safetensors", *ONLY_IN}
-PREDICTING = ("predictor", "tta", "model", "infer")
+PREDICTING = ("predictor", "tta", "model", "infer", "budget", "kernel")
 
 MODULES = {
     ".".join(path.relative_to(SRC / "nyuseg").with_suffix("").parts).removesuffix(".__init__"): path

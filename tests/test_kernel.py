@@ -1,0 +1,311 @@
+"""The Kaggle kernel: what is packaged, how it is found, what it does, and that it is the same."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from nbclient import NotebookClient
+from safetensors.torch import load_file
+
+import infer
+import package_kernel
+import train_folds
+from nyuseg.budget import Budget
+from nyuseg.config import parse_config
+from nyuseg.demo.data import write_demo
+from nyuseg.errors import UserError
+from nyuseg.files import PROJECT, read_json
+from nyuseg.kernel import END, find_frames, load_package, run
+from nyuseg.kernel_check import LAYOUTS, agreement, check, kaggle_like, mount, run_kernel
+from nyuseg.mounts import find_all
+from nyuseg.package import to_half
+from nyuseg.wheels import own_wheel, repack
+
+# Finding
+
+
+def test_the_nearest_marker_comes_first_and_frames_are_not_searched(tmp_path: Path) -> None:
+    for place in ("b/x/x", "a", "image/deep", "c/1/2/3/4/5/6"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "manifest.json").write_text("{}")
+    found = [str(path.relative_to(tmp_path)) for path in find_all(tmp_path, "manifest.json")]
+    assert found == ["a", "b/x/x"]
+    assert len(find_all(tmp_path, "manifest.json", depth=7)) == 3
+
+
+def test_missing_test_images_say_what_is_mounted(tmp_path: Path) -> None:
+    (tmp_path / "datasets/alice").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"no folder with test/image; mounted: .*datasets/alice"):
+        find_frames(tmp_path, parse_config({"name": "x"}, "test"))
+
+
+# Wheels
+
+
+def test_wheels_are_reproducible_and_their_records_are_right(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    for make in (own_wheel, lambda folder: repack("ttach", folder)):
+        one, two = make(tmp_path / "one"), make(tmp_path / "two")
+        assert one.read_bytes() == two.read_bytes() and one.name.endswith("-py3-none-any.whl")
+        with zipfile.ZipFile(one) as archive:
+            record = next(name for name in archive.namelist() if name.endswith("/RECORD"))
+            lines = archive.read(record).decode().splitlines()
+            assert {line.split(",")[0] for line in lines} == set(archive.namelist())
+            for line in lines[:-1]:
+                name, digest, size = line.split(",")
+                assert int(size) == len(archive.read(name)) and digest.startswith("sha256=")
+            assert not any("pyc" in name for name in archive.namelist())
+
+
+def test_compiled_or_absent_packages_are_not_shipped(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="numpy: not a pure-Python package"):
+        repack("numpy", tmp_path)
+    with pytest.raises(UserError, match="is not installed"):
+        repack("no-such-package", tmp_path)
+
+
+# Budget
+
+
+class Pace:
+    """A predictor's stand-in on a clock of its own: an image takes models x views seconds."""
+
+    def __init__(self, models: int, views: int) -> None:
+        self.now, self.model_count, self.view_count = 0.0, models, views
+
+    def limit(self, models: int, views: int) -> None:
+        self.model_count, self.view_count = models, views
+
+    def images(self, count: int):
+        for number in range(count):
+            self.now += self.model_count * self.view_count
+            yield number
+
+
+def spend(seconds: float, models: int = 5, views: int = 2, images: int = 100):
+    pace = Pace(models, views)
+    budget = Budget(pace, images, seconds, clock=lambda: pace.now)
+    assert list(budget.watch(pace.images(images))) == list(range(images))
+    return pace, budget
+
+
+def test_a_run_within_its_budget_drops_nothing() -> None:
+    pace, budget = spend(2000)
+    assert (budget.dropped, pace.model_count, pace.view_count) == ([], 5, 2)
+
+
+def test_the_flipped_view_goes_first_then_folds_and_the_budget_is_kept() -> None:
+    pace, budget = spend(700)
+    assert (pace.model_count, pace.view_count) == (5, 1) and pace.now <= 700
+    pace, budget = spend(500)
+    assert pace.view_count == 1 and 1 <= pace.model_count < 5 and pace.now <= 500
+    assert budget.dropped[0]["image"] == 16
+    assert budget.dropped[-1]["models"] == pace.model_count
+
+
+def test_one_fold_and_one_view_always_remain() -> None:
+    pace, budget = spend(1)
+    assert (pace.model_count, pace.view_count) == (1, 1) and len(budget.dropped) == 1
+
+
+# Packaging
+
+SETTINGS = (
+    *("model.encoder=tu-test_resnet", "data.size=[48,64]", "train.epochs=2"),
+    *("train.precision=fp32", "folds.count=2"),
+)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny data, an experiment on it, its submission and its fp32 package."""
+    work = tmp_path_factory.mktemp("kernel")
+    write_demo(work / "data", scenes=5, frames=2, test_scenes=5, size=(48, 64), seed=1)
+    config = ["--config", str(PROJECT / "configs/demo.yaml"), "--input", str(work / "data")]
+    options = [f"--set={text}" for text in SETTINGS]
+    train_folds.main(["--fold", "all", *config, "--oof", str(work / "oof"), *options])
+    place = ["--oof", str(work / "oof"), "--submissions", str(work / "out")]
+    infer.main(["--experiment", "demo", "--tta", *place])
+    package(work, "fp32", "--precision", "fp32")
+    return work
+
+
+def package(work: Path, name: str, *more: str) -> Path:
+    place = ["--oof", str(work / "oof"), "--output", str(work / name)]
+    package_kernel.main(["--owner", "alice", "--experiment", "demo", *place, *more])
+    return work / name
+
+
+def test_a_package_holds_what_kaggle_leaves_alone(work: Path) -> None:
+    names = {path.name for path in (work / "fp32/dataset").iterdir()}
+    suffixes = {Path(name).suffix for name in names}
+    assert suffixes == {".json", ".safetensors", ".whl"}
+    assert {"manifest.json", "config.json", "fold_0.safetensors", "fold_1.safetensors"} <= names
+    facts = read_json(work / "fp32/dataset/manifest.json")
+    for name, digest in facts["files"].items():
+        data = (work / "fp32/dataset" / name).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == digest
+    kernel = read_json(work / "fp32/kernel/kernel-metadata.json")
+    assert kernel["enable_internet"] is False and kernel["enable_gpu"] is True
+    assert kernel["dataset_sources"] == [
+        read_json(work / "fp32/dataset/dataset-metadata.json")["id"]
+    ]
+
+
+def test_half_precision_halves_matrices_and_keeps_vectors(work: Path) -> None:
+    half = load_file(package(work, "half") / "dataset/fold_0.safetensors")
+    full = load_file(work / "fp32/dataset/fold_0.safetensors")
+    for key, tensor in full.items():
+        expected = torch.float16 if tensor.ndim > 1 else tensor.dtype
+        assert half[key].dtype == expected
+        assert torch.allclose(half[key].float(), tensor.float(), rtol=1e-3, atol=1e-6)
+    with pytest.raises(UserError, match=r"conv\.weight: too large"):
+        to_half("conv.weight", torch.full((2, 2), 7e4))
+
+
+def test_the_same_experiment_gives_the_same_package(work: Path) -> None:
+    again = package(work, "again", "--precision", "fp32")
+    for path in (work / "fp32").rglob("*.*"):
+        assert (again / path.relative_to(work / "fp32")).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--owner", "a/b"], "owner"),
+        (["--competition", "https://kaggle.com/c/x"], "competition"),
+        (["--budget-hours", "0"], "budget-hours"),
+        (["--fold", "5"], "--fold 5"),
+        (["--format", "gif"], "gif"),
+        (["--submit", "3"], "--competition"),
+    ],
+)
+def test_what_kaggle_would_refuse_is_refused_before_anything_is_written(work, more, message):
+    with pytest.raises(UserError, match=message):
+        package(work, "refused", *more)
+    assert not (work / "refused/dataset").exists()
+
+
+def test_a_missing_fold_is_not_packaged(work: Path, tmp_path: Path) -> None:
+    shutil.copytree(work / "oof", tmp_path / "oof")
+    shutil.rmtree(tmp_path / "oof/demo/fold_1")
+    with pytest.raises(UserError, match="fold 1 is not trained"):
+        package(tmp_path, "out")
+
+
+# Loading
+
+
+def fingerprint(work: Path) -> str:
+    return read_json(work / "fp32/dataset/manifest.json")["fingerprint"]
+
+
+def test_another_version_or_a_damaged_file_is_refused(work: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(work / "fp32/dataset", tmp_path / "dataset"))
+    with pytest.raises(UserError, match=r"is version .* this kernel was made for 000"):
+        load_package(folder, "0" * 64)
+    weights = folder / "fold_0.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="not the file that was packaged"):
+        load_package(folder, fingerprint(work))
+    weights.unlink()
+    with pytest.raises(UserError, match="missing"):
+        load_package(folder, fingerprint(work))
+    weights.mkdir()
+    with pytest.raises(UserError, match="unpacked into a folder"):
+        load_package(folder, fingerprint(work))
+
+
+def test_a_budget_that_is_too_small_still_ends_with_a_submission(work, tmp_path, capsys) -> None:
+    package_folder = work / "fp32/dataset"
+    manifest = run(package_folder, fingerprint(work), work / "data", tmp_path, 1e-9)
+    assert manifest["views"] == ["identity"]
+    assert manifest["budget"]["dropped"][0] == {"image": 0, "models": 1, "views": 1}
+    out = capsys.readouterr().out
+    assert "too slow for the budget" in out and END in out
+    assert np.load(tmp_path / "submission.npy").shape == (10, 48, 64)
+    assert (tmp_path / "preview.png").exists() and not (tmp_path / "submission").exists()
+
+
+# As Kaggle runs it
+
+
+@pytest.mark.slow
+def test_every_mount_layout_gives_the_bytes_of_inference(work: Path, tmp_path: Path) -> None:
+    folders = (work / "fp32/kernel", work / "fp32/dataset", work / "data/test")
+    lines = check(*folders, work / "out/demo_tta", tmp_path)
+    assert len(lines) == len(LAYOUTS) == 6 and all("100.0000%" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_the_script_at_half_precision_agrees(work: Path, tmp_path: Path) -> None:
+    folder = package(work, "script", "--type", "script")
+    inputs = mount(tmp_path, "by owner", folder / "dataset", work / "data/test")
+    working = run_kernel(folder / "kernel", tmp_path, inputs)
+    assert agreement(working, work / "out/demo_tta") > 0.99  # A network of two epochs.
+
+
+@pytest.mark.slow
+def test_the_wrong_version_or_nothing_attached_fails_in_one_line(work, tmp_path) -> None:
+    other = package(work, "other", "--no-tta")
+    for name, dataset, message in (
+        ("wrong", other / "dataset", "this kernel was made for"),
+        ("nothing", None, "is not attached; mounted:"),
+    ):
+        place = tmp_path / name
+        place.mkdir()
+        if dataset is None:
+            inputs = place / "input"
+            (inputs / "datasets/someone").mkdir(parents=True)
+        else:
+            inputs = mount(place, "plain", dataset, work / "data/test")
+        with pytest.raises(UserError, match=message):
+            run_kernel(work / "fp32/kernel", place, inputs)
+
+
+@pytest.mark.slow
+def test_the_notebook_is_valid_and_runs_top_to_bottom(work: Path, tmp_path: Path) -> None:
+    path = next((work / "fp32/kernel").glob("*.ipynb"))
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    python = kaggle_like(tmp_path / "image")
+    spec = tmp_path / "jupyter/kernels/kaggle/kernel.json"
+    spec.parent.mkdir(parents=True)
+    command = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec.write_text(json.dumps({"argv": command, "display_name": "k", "language": "python"}))
+    inputs = mount(tmp_path, "by owner", work / "fp32/dataset", work / "data/test")
+    working = tmp_path / "working"
+    working.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+        patch.setenv("NYUSEG_INPUT", str(inputs))
+        patch.setenv("NYUSEG_WORKING", str(working))
+        patch.delenv("PYTHONPATH", raising=False)
+        client = NotebookClient(notebook, kernel_name="kaggle", timeout=300)
+        client.execute(cwd=str(working))
+    outputs = [str(output) for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert any(END in output for output in outputs) and "END" in outputs[-1]
+    assert any("image/png" in output for output in outputs)
+    assert agreement(working, work / "out/demo_tta") == 1.0
+
+
+def test_namespaces_are_probed_without_leaving_anything(tmp_path: Path) -> None:
+    from nyuseg.kernel_check import isolation
+
+    prefix = isolation()
+    if not prefix:
+        pytest.skip("this machine lets no user make namespaces; the socket guard stands in")
+    write = [*prefix, str(tmp_path), "sh", "-c", f"touch {tmp_path}/x || echo read-only"]
+    done = subprocess.run(write, capture_output=True, text=True)
+    assert "read-only" in done.stdout and not list(tmp_path.iterdir())
+    call = "import socket; socket.create_connection(('127.0.0.1', 9), 2)"
+    reach = [*prefix, str(tmp_path), "python3", "-c", call]
+    assert subprocess.run(reach, capture_output=True).returncode != 0
