@@ -322,6 +322,7 @@ def caught():
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     locks.catch_signals()
     yield
+    locks.catch_signals()  # Forgets the signal of this test, which would stop the next training.
     for number, handler in before.items():
         signal.signal(number, handler)
 
