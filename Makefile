@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python src
 FOLDS := 0 1 2 3 4
+CHECKED := kaggle_kernel/checked
 
 .PHONY: demo test quick lint kernel-check
 
@@ -24,10 +25,12 @@ demo: .venv/installed
 
 # The demo's kernel, as Kaggle would run it: at full precision the same bytes as infer.py.
 kernel-check: .venv/installed
-	$(RUN)/package_kernel.py --owner somebody --experiment demo --precision fp32
-	$(RUN)/check_kernel.py --submission submissions/demo_tta --input input/demo
-	$(RUN)/package_kernel.py --owner somebody --experiment demo
-	$(RUN)/check_kernel.py --submission submissions/demo_tta --input input/demo
+	for precision in fp32 half; do \
+		$(RUN)/package_kernel.py --owner somebody --experiment demo --precision $$precision \
+			--output $(CHECKED) && \
+		$(RUN)/check_kernel.py --submission submissions/demo_tta --input input/demo \
+			--kernel $(CHECKED) || exit 1; \
+	done
 
 test: .venv/installed
 	$(BIN)/python -m pytest

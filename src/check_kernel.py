@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nyuseg.cli import Parser, run
+from nyuseg.errors import UserError
 from nyuseg.files import PROJECT, find
 
 
@@ -17,15 +18,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("--submission", required=True, help="infer.py's folder to compare with")
     parser.add_argument("--input", default=str(PROJECT / "input"), help="folder with test/")
+    parser.add_argument("--layout", help="only this one, such as 'by owner' (default: all six)")
     parser.add_argument("--kernel", default=str(PROJECT / "kaggle_kernel"), metavar="DIR")
     options = parser.parse_args(argv)
-    from nyuseg.kernel_check import check
+    from nyuseg.kernel_check import LAYOUTS, check
+
+    layouts = [options.layout] if options.layout else list(LAYOUTS)
+    if layouts[0] not in LAYOUTS:
+        raise UserError(f"--layout {options.layout}: none of {', '.join(LAYOUTS)}")
 
     kernel, test = find(options.kernel), find(options.input) / "test"
     with tempfile.TemporaryDirectory(dir=kernel) as work:
         submission = find(options.submission)
-        check(kernel / "kernel", kernel / "dataset", test, submission, Path(work))
-    print("the kernel gives the same masks in every layout")
+        check(kernel / "kernel", kernel / "dataset", test, submission, Path(work), layouts)
+    print("the kernel gives the masks of infer.py")
 
 
 if __name__ == "__main__":

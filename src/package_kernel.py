@@ -1,7 +1,6 @@
 """Package an experiment as a Kaggle kernel and the data set that feeds it; push both if asked.
 
 examples:
-  python src/package_kernel.py --owner NAME
   python src/package_kernel.py --owner NAME --experiment exp040 --fold 0,2 --no-tta --type script
   python src/package_kernel.py --owner NAME --competition SLUG --push
   python src/package_kernel.py --owner NAME --competition SLUG --submit 3
@@ -14,7 +13,7 @@ from nyuseg.cli import Parser, add_oof, run
 from nyuseg.errors import UserError
 from nyuseg.files import PROJECT, require_safe_name
 from nyuseg.folds import parse_folds
-from nyuseg.submission import parse_formats
+from nyuseg.submission import FILES, parse_formats
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,14 +27,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--competition", metavar="SLUG", help="whose data the kernel mounts")
     parser.add_argument("--type", choices=["notebook", "script"], default="notebook")
     parser.add_argument("--budget-hours", type=float, default=8.5, help="default 8.5")
+    parser.add_argument("--title", help="of the kernel, before ' kernel'; default: the experiment")
     parser.add_argument("--push", action="store_true", help="upload with Kaggle's own client")
     parser.add_argument("--submit", type=int, metavar="VERSION", help="submit a finished version")
     parser.add_argument("--output", default=str(PROJECT / "kaggle_kernel"), metavar="DIR")
     add_oof(parser)
     options = parser.parse_args(argv)
     require_safe_name(options.experiment, "--experiment")
-    if options.budget_hours <= 0:
-        raise UserError(f"--budget-hours {options.budget_hours}: must be above 0")
+    if (options.push or options.submit is not None) and not options.competition:
+        raise UserError("--push and --submit need --competition SLUG, whose data the kernel reads")
+    if options.push and options.submit is not None:
+        raise UserError("--submit sends a version that has finished: --push first, alone")
+    options.title = options.title or options.experiment
     if options.submit is None:
         package(options)
     else:
@@ -50,10 +53,10 @@ def package(options) -> None:
     experiment = open_experiment(options.experiment, Path(options.oof))
     folds = parse_folds(options.fold, experiment.config.folds.count)
     formats, tta = parse_formats(options.format), not options.no_tta
-    kind, hours = options.type, options.budget_hours
+    rest = (options.type, options.budget_hours, options.title)
     of_user = (options.owner, folds, tta, formats, options.precision, options.competition)
     folder = Path(options.output)
-    facts = build(experiment, Options(*of_user, kind, hours), folder)
+    facts = build(experiment, Options(*of_user, *rest), folder)
     size = sum(path.stat().st_size for path in (folder / "dataset").iterdir()) / 1e6
     print(f"data set: {size:.1f} MB, version {facts['fingerprint'][:12]}, {options.precision}")
     if options.push:
@@ -65,11 +68,10 @@ def submit(options) -> None:
     from nyuseg import kaggle_push
     from nyuseg.package import kernel_name
 
-    if not options.competition:
-        raise UserError("--submit needs --competition SLUG")
-    kernel = kernel_name(options.owner, options.experiment)
-    file, message = "submission.csv", f"{options.experiment}, version {options.submit}"
-    print(kaggle_push.submit(options.competition, kernel, options.submit, file, message))
+    kernel, version = kernel_name(options.owner, options.title), options.submit
+    file = FILES["rle"] if "rle" in options.format else FILES[parse_formats(options.format)[0]]
+    message = f"{options.experiment}, version {version}"
+    print(kaggle_push.submit(options.competition, kernel, version, file, message))
 
 
 if __name__ == "__main__":

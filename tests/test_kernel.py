@@ -22,7 +22,7 @@ from nyuseg.config import parse_config
 from nyuseg.demo.data import write_demo
 from nyuseg.errors import UserError
 from nyuseg.files import PROJECT, read_json
-from nyuseg.kernel import END, find_frames, load_package, run
+from nyuseg.kernel import END, find_frames, load_package, run, usable_formats
 from nyuseg.kernel_check import LAYOUTS, agreement, check, kaggle_like, mount, run_kernel
 from nyuseg.mounts import find_all
 from nyuseg.package import to_half
@@ -32,7 +32,7 @@ from nyuseg.wheels import own_wheel, repack
 
 
 def test_the_nearest_marker_comes_first_and_frames_are_not_searched(tmp_path: Path) -> None:
-    for place in ("b/x/x", "a", "image/deep", "c/1/2/3/4/5/6"):
+    for place in ("b/x/x", "a", "train/image", "c/1/2/3/4/5/6"):
         (tmp_path / place).mkdir(parents=True)
         (tmp_path / place / "manifest.json").write_text("{}")
     found = [str(path.relative_to(tmp_path)) for path in find_all(tmp_path, "manifest.json")]
@@ -42,8 +42,22 @@ def test_the_nearest_marker_comes_first_and_frames_are_not_searched(tmp_path: Pa
 
 def test_missing_test_images_say_what_is_mounted(tmp_path: Path) -> None:
     (tmp_path / "datasets/alice").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"no folder with test/image; mounted: .*datasets/alice"):
-        find_frames(tmp_path, parse_config({"name": "x"}, "test"))
+    with pytest.raises(UserError, match=r"no test/image with PNG files; mounted: .*datasets/alice"):
+        find_frames(tmp_path, parse_config({"name": "x"}, "test"), None)
+
+
+def test_the_competition_goes_before_other_test_images(tiny_folder, tmp_path: Path) -> None:
+    tiny_folder(tmp_path / "extra", [(8, 8)], test=[(8, 8)])
+    tiny_folder(tmp_path / "competitions/slug", [(8, 8)], test=[(8, 8), (9, 7)])
+    (tmp_path / "a/test/image").mkdir(parents=True)  # Without a picture.
+    config = parse_config({"name": "x"}, "test")
+    frames = find_frames(tmp_path, config, "slug")
+    assert frames.root == tmp_path / "competitions/slug"
+    assert usable_formats(frames, ["npy", "rle"]) == ["rle"]
+    assert find_frames(tmp_path, config, None).root == tmp_path / "extra"
+    next((tmp_path / "extra/test/depth").iterdir()).unlink()
+    with pytest.raises(UserError, match="missing; only image"):
+        find_frames(tmp_path, config, "extra")
 
 
 # Wheels
@@ -78,6 +92,9 @@ def test_compiled_or_absent_packages_are_not_shipped(tmp_path: Path) -> None:
 class Pace:
     """A predictor's stand-in on a clock of its own: an image takes models x views seconds."""
 
+    config = parse_config({"name": "x", "predict": {"batch_size": 4}}, "test")
+    devices = (None,)
+
     def __init__(self, models: int, views: int) -> None:
         self.now, self.model_count, self.view_count = 0.0, models, views
 
@@ -85,8 +102,10 @@ class Pace:
         self.model_count, self.view_count = models, views
 
     def images(self, count: int):
+        self.now += 30  # Reading starts slowly.
         for number in range(count):
-            self.now += self.model_count * self.view_count
+            if number % 4 == 0:  # A batch at a time.
+                self.now += 4 * self.model_count * self.view_count
             yield number
 
 
@@ -98,22 +117,38 @@ def spend(seconds: float, models: int = 5, views: int = 2, images: int = 100):
 
 
 def test_a_run_within_its_budget_drops_nothing() -> None:
-    pace, budget = spend(2000)
+    pace, budget = spend(1200)
     assert (budget.dropped, pace.model_count, pace.view_count) == ([], 5, 2)
 
 
 def test_the_flipped_view_goes_first_then_folds_and_the_budget_is_kept() -> None:
-    pace, budget = spend(700)
-    assert (pace.model_count, pace.view_count) == (5, 1) and pace.now <= 700
+    pace, budget = spend(800)
+    assert (pace.model_count, pace.view_count) == (5, 1) and pace.now <= 800
     pace, budget = spend(500)
     assert pace.view_count == 1 and 1 <= pace.model_count < 5 and pace.now <= 500
-    assert budget.dropped[0]["image"] == 16
+    assert budget.dropped[0]["image"] == 24  # Two batches to settle, four to measure.
     assert budget.dropped[-1]["models"] == pace.model_count
 
 
 def test_one_fold_and_one_view_always_remain() -> None:
     pace, budget = spend(1)
     assert (pace.model_count, pace.view_count) == (1, 1) and len(budget.dropped) == 1
+
+
+def test_odd_batches_do_not_look_slow() -> None:
+    class Odd(Pace):
+        config = parse_config({"name": "x", "predict": {"batch_size": 12}}, "test")
+
+        def images(self, count: int):
+            for number in range(count):
+                if number % 12 == 0:
+                    self.now += 12 * self.model_count * self.view_count
+                yield number
+
+    pace = Odd(5, 2)
+    budget = Budget(pace, 120, 1500, clock=lambda: pace.now)
+    list(budget.watch(pace.images(120)))
+    assert not budget.dropped
 
 
 # Packaging
@@ -173,7 +208,7 @@ def test_half_precision_halves_matrices_and_keeps_vectors(work: Path) -> None:
 
 def test_the_same_experiment_gives_the_same_package(work: Path) -> None:
     again = package(work, "again", "--precision", "fp32")
-    for path in (work / "fp32").rglob("*.*"):
+    for path in (work / "fp32").glob("*/*.*"):
         assert (again / path.relative_to(work / "fp32")).read_bytes() == path.read_bytes()
 
 
@@ -183,6 +218,9 @@ def test_the_same_experiment_gives_the_same_package(work: Path) -> None:
         (["--owner", "a/b"], "owner"),
         (["--competition", "https://kaggle.com/c/x"], "competition"),
         (["--budget-hours", "0"], "budget-hours"),
+        (["--budget-hours", "nan"], "budget-hours"),
+        (["--push"], "--competition"),
+        (["--title", "a title that is much too long for the server of Kaggle"], "title"),
         (["--fold", "5"], "--fold 5"),
         (["--format", "gif"], "gif"),
         (["--submit", "3"], "--competition"),
@@ -216,6 +254,12 @@ def test_another_version_or_a_damaged_file_is_refused(work: Path, tmp_path: Path
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match="not the file that was packaged"):
         load_package(folder, fingerprint(work))
+    manifest = folder / "manifest.json"
+    whole = manifest.read_text()
+    manifest.write_text(whole.replace('"tta": true', '"tta": false'))
+    with pytest.raises(UserError, match=r"manifest\.json: altered"):
+        load_package(folder, fingerprint(work))
+    manifest.write_text(whole)
     weights.unlink()
     with pytest.raises(UserError, match="missing"):
         load_package(folder, fingerprint(work))
@@ -267,6 +311,10 @@ def test_the_wrong_version_or_nothing_attached_fails_in_one_line(work, tmp_path)
             (inputs / "datasets/someone").mkdir(parents=True)
         else:
             inputs = mount(place, "plain", dataset, work / "data/test")
+            inputs.chmod(0o755)
+            for number, text in enumerate(("null", "[1]", "{", "\xff", "3")):
+                (inputs / f"other_{number}").mkdir()
+                (inputs / f"other_{number}/manifest.json").write_bytes(text.encode("latin-1"))
         with pytest.raises(UserError, match=message):
             run_kernel(work / "fp32/kernel", place, inputs)
 
@@ -300,7 +348,7 @@ def test_the_notebook_is_valid_and_runs_top_to_bottom(work: Path, tmp_path: Path
 def test_namespaces_are_probed_without_leaving_anything(tmp_path: Path) -> None:
     from nyuseg.kernel_check import isolation
 
-    prefix = isolation()
+    prefix = isolation(tmp_path)
     if not prefix:
         pytest.skip("this machine lets no user make namespaces; the socket guard stands in")
     write = [*prefix, str(tmp_path), "sh", "-c", f"touch {tmp_path}/x || echo read-only"]

@@ -9,6 +9,7 @@ from torch import nn
 
 from nyuseg.config import parse_config
 from nyuseg.dataset import PredictionSet
+from nyuseg.errors import UserError
 from nyuseg.frames import frame_path, write_png
 from nyuseg.model import build_model
 from nyuseg.predictor import Predictor
@@ -134,3 +135,23 @@ def test_a_limit_drops_the_last_models_and_views() -> None:
     expected = Predictor(models[:2], CONFIG, CPU)(IMAGES)[0]
     assert torch.equal(predictor(IMAGES)[0], expected)
     assert predictor.view_names == ["identity"]
+
+
+def test_an_overflow_in_half_precision_is_predicted_again_in_float32() -> None:
+    class Overflowing(Lopsided):
+        def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+            output = super().forward(image)
+            if torch.is_autocast_enabled("cpu"):
+                output["logits"] = output["logits"] * float("inf")
+            return output
+
+    config = parse_config({**BASE, "train": {"precision": "auto", "workers": 0}}, "test")
+    probabilities, _ = Predictor([Overflowing(1)], config, CPU)(IMAGES)
+    assert torch.isfinite(probabilities).all()
+
+
+def test_ruined_weights_are_an_error_not_a_mask_of_class_0() -> None:
+    model = Lopsided(1)
+    model.mix[0, 0] = float("nan")
+    with pytest.raises(UserError, match="not finite"):
+        Predictor([model, Lopsided(2)], CONFIG, CPU)(IMAGES)

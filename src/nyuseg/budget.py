@@ -6,9 +6,10 @@ from typing import Any
 
 from nyuseg.predictor import Prediction, Predictor
 
-# Images between two looks at the clock, and the share of the time that is planned with.
+# Images between two looks at the clock, at least, and the share of the time that is planned with:
+# the rest is for decoding and comparing what was written.
 LOOK_EVERY = 16
-PLANNED = 0.95
+PLANNED = 0.9
 
 
 class Budget:
@@ -28,28 +29,37 @@ class Budget:
         self.predictor, self.images, self.seconds, self.clock = predictor, images, seconds, clock
         self.started = clock()
         self.dropped: list[dict[str, Any]] = []
+        batch = predictor.config.predict.batch_size
+        # Answers come in batches, one from each device in turn: only whole rounds tell a pace.
+        round_size = batch * len(predictor.devices)
+        self.interval = -(-LOOK_EVERY // round_size) * round_size
+        # Batches already on their way when a look is taken, or when reading has just begun.
+        self.settle = batch * (len(predictor.devices) + 1)
 
     def watch(self, predictions: Iterator[Prediction]) -> Iterator[Prediction]:
-        """Pass the predictions on; look at the clock every LOOK_EVERY images."""
-        looked, since = self.clock(), 0
+        """Pass the predictions on; look at the clock after each interval."""
+        start, since = self.settle, self.clock()
         for done, prediction in enumerate(predictions, start=1):
             yield prediction
-            if done - since >= LOOK_EVERY:
-                now = self.clock()
-                self.fit((now - looked) / (done - since), done)
-                looked, since = now, done
+            if done == start:
+                since = self.clock()
+            elif done == start + self.interval:
+                changed = self.fit((self.clock() - since) / self.interval, done)
+                start, since = done + self.settle * changed, self.clock()
 
-    def fit(self, pace: float, done: int) -> None:
-        """Limit the predictor so that the rest fits; pace: seconds an image takes now."""
+    def fit(self, pace: float, done: int) -> bool:
+        """Limit the predictor so that the rest fits; pace: seconds an image takes now.
+
+        Returns whether anything was dropped.
+        """
         left = self.seconds * PLANNED - (self.clock() - self.started)
         predictor, rest = self.predictor, self.images - done
         models, views = predictor.model_count, predictor.view_count
-        each = pace / (models * views)
         if rest * pace <= left or (models, views) == (1, 1):
-            return
-        smaller = [(models, 1), *((fewer, 1) for fewer in range(models - 1, 0, -1))]
-        fits = [level for level in smaller if rest * each * level[0] * level[1] <= left]
-        level = fits[0] if fits else (1, 1)
+            return False
+        each = pace / (models * views)
+        smaller = [(models, 1)] * (views > 1) + [(fewer, 1) for fewer in range(models - 1, 0, -1)]
+        level = next((one for one in smaller if rest * each * one[0] <= left), (1, 1))
         predictor.limit(*level)
         self.dropped.append({"image": done, "models": level[0], "views": level[1]})
         print(
@@ -58,3 +68,4 @@ class Budget:
             "views !!",
             flush=True,
         )
+        return True

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from nyuseg.augment import Augmentation
 from nyuseg.config import Config, Data
 from nyuseg.depth import inverse_depth, linear_depth, log_depth
 from nyuseg.errors import UserError
@@ -120,6 +119,8 @@ class TrainingSet(FrameSet):
     """
 
     def __init__(self, root: Path, ids: Sequence[str], config: Config, fold: int) -> None:
+        from nyuseg.augment import Augmentation  # Not where only predictions are made.
+
         super().__init__(root, "train", ids, config.data)
         self.config, self.fold = config, fold
         self.augment = Augmentation(config.augment, config.data.size)

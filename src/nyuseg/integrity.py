@@ -85,6 +85,11 @@ def require_clean(root: Path, splits: Sequence[str] = SPLITS) -> None:
         raise UserError(f"{faults[0]} ({more}run '{command}')")
 
 
+def image_sizes(root: Path, split: str) -> set[tuple[int, int]]:
+    """The different (width, height) of a split's images, from their headers."""
+    return {_check_header(path, "image")[0] for path in _pngs(root / split / "image").values()}
+
+
 def _in_order(faults: list[Fault]) -> list[Fault]:
     return sorted(faults, key=lambda fault: fault.path)
 

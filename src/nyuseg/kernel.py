@@ -1,5 +1,7 @@
 """What runs inside the Kaggle kernel: the package's networks on the competition's test images."""
 
+import hashlib
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -15,48 +17,67 @@ from nyuseg.errors import UserError
 from nyuseg.files import atomic_folder, read_json, sha256_file, write_json
 from nyuseg.frames import list_ids
 from nyuseg.infer import MANIFEST, write_submission
+from nyuseg.integrity import image_sizes, require_clean
 from nyuseg.model import build_model
-from nyuseg.mounts import find_all
+from nyuseg.mounts import describe, find_all
 from nyuseg.predictor import Predictor
 
-PACKAGE_KEYS = ("fingerprint", "files", "folds", "tta", "formats", "cv", "notice", "experiment")
+PACKAGE_KEYS = (
+    *("fingerprint", "files", "folds", "tta", "formats", "precision", "competition"),
+    *("cv", "notice", "experiment"),
+)
 END = "NYUSEG END: submission written and verified"
 
 
 def run(
-    package: Path, fingerprint: str, inputs: Path, working: Path, budget_hours: float
+    package: Path,
+    fingerprint: str,
+    inputs: Path,
+    working: Path,
+    budget_hours: float,
+    started: float | None = None,
 ) -> dict[str, Any]:
     """Predict all test images found below `inputs` and write submission.* into `working`.
 
     package: the folder of the attached data set; fingerprint: the version that the kernel was made
-    for. Uses all GPUs there are. Returns the manifest. Raises UserError for another version of the
-    package, a damaged file, or test images that cannot be found.
+    for; started: time.time() at the kernel's start, from which the budget counts. Uses all GPUs
+    there are. Returns the manifest. Raises UserError for another version of the package, a damaged
+    file, or test images that cannot be found or are at fault.
     """
-    started = time.monotonic()
+    started = started or time.time()
     facts, config, models = load_package(package, fingerprint)
-    frames = find_frames(inputs, config)
-    devices = all_devices()
-    predictor = Predictor(models, config, devices, facts["tta"])
-    left = budget_hours * 3600 - (time.monotonic() - started)
-    budget = Budget(predictor, len(frames), left)
-    pace = announce(predictor, frames)
-    budget.fit(pace, 0)
+    frames = find_frames(inputs, config, facts["competition"])
+    formats = usable_formats(frames, facts["formats"])
+    predictor = Predictor(models, config, all_devices(), facts["tta"])
+    planned = {"folds": len(models), "views": predictor.view_names}
+    budget = Budget(predictor, len(frames), budget_hours * 3600 - (time.time() - started))
+    print(f"loaded after {time.time() - started:.0f} s", flush=True)
+    budget.fit(announce(predictor, frames), 0)
     with atomic_folder(working / "submission", MANIFEST) as folder:
-        result = write_submission(predictor, frames, folder, facts["formats"], budget.watch)
+        result = write_submission(predictor, frames, folder, formats, budget.watch)
         manifest = {
             **{key: facts[key] for key in ("experiment", "folds", "fingerprint", "cv", "notice")},
             "views": predictor.view_names,
-            "budget": {"hours": budget_hours, "dropped": budget.dropped},
+            "budget": {"hours": budget_hours, "planned": planned, "dropped": budget.dropped},
             **result,
-            "seconds": round(time.monotonic() - started, 1),
+            "seconds": round(time.time() - started, 1),
         }
         write_json(folder / MANIFEST, manifest)
-    for path in sorted((working / "submission").iterdir()):
+    # The manifest last: it marks the folder as ours, should a move fail.
+    moved = sorted((working / "submission").iterdir(), key=lambda path: path.name == MANIFEST)
+    for path in moved:
         path.replace(working / path.name)
     (working / "submission").rmdir()
-    print(f"{manifest['images']} images in {manifest['seconds']} s on {len(devices)} device(s)")
+    devices = len(predictor.devices)
+    print(f"{manifest['images']} images in {manifest['seconds']} s on {devices} device(s)")
     print(END, flush=True)
     return manifest
+
+
+def fingerprint_of(facts: dict[str, Any]) -> str:
+    """SHA-256 over all that a package's manifest says, the hash of every file included."""
+    rest = {key: value for key, value in facts.items() if key != "fingerprint"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def load_package(package: Path, fingerprint: str) -> tuple[dict[str, Any], Config, list[nn.Module]]:
@@ -70,6 +91,8 @@ def load_package(package: Path, fingerprint: str) -> tuple[dict[str, Any], Confi
             f"{package}: the attached data set is version {facts['fingerprint'][:12]}, this kernel "
             f"was made for {fingerprint[:12]}; attach its newest version or push both again"
         )
+    if fingerprint_of(facts) != fingerprint:
+        raise UserError(f"{package / MANIFEST}: altered; upload the data set again")
     for name, digest in facts["files"].items():
         path = package / name
         if not path.is_file():
@@ -84,27 +107,54 @@ def load_package(package: Path, fingerprint: str) -> tuple[dict[str, Any], Confi
 
 def _load(path: Path, config: Config) -> nn.Module:
     model = build_model(config, pretrained=False)
-    model.load_state_dict(load_file(path))  # Copies half precision into the network's float32.
+    try:
+        model.load_state_dict(load_file(path))  # Half precision becomes the network's float32.
+    except RuntimeError:
+        raise UserError(
+            f"{path}: does not fit {config.model.encoder} as this image's timm builds it; pin the "
+            "kernel's image or package with that version of timm"
+        ) from None
     return model
 
 
-def find_frames(inputs: Path, config: Config) -> PredictionSet:
+def find_frames(inputs: Path, config: Config, competition: str | None) -> PredictionSet:
     """The test images of the competition, wherever they are mounted below `inputs`.
 
-    Raises UserError, naming what is mounted, when there are none.
+    A folder whose path names the competition goes first. Raises UserError, naming what is mounted,
+    when there are none, and for the first fault of their files.
     """
-    for folder in find_all(inputs, "test/image"):
-        ids = list_ids(folder, "test")
-        print(f"{len(ids)} test images in {folder}/test", flush=True)
-        return PredictionSet(folder, "test", ids, config.data)
-    mounted = ", ".join(str(path) for path in sorted(inputs.glob("*/*"))[:10]) or "nothing"
-    raise UserError(f"{inputs}: no folder with test/image; mounted: {mounted}")
+    found = [path for path in find_all(inputs, "test/image") if any(path.glob("test/image/*.png"))]
+    if not found:
+        raise UserError(f"{inputs}: no test/image with PNG files; mounted: {describe(inputs)}")
+    found.sort(key=lambda path: competition not in path.parts)
+    root = found[0]
+    require_clean(root, ["test"])
+    ids = list_ids(root, "test")
+    others = f" (not of {', '.join(map(str, found[1:]))})" if found[1:] else ""
+    print(f"{len(ids)} test images of {root}{others}", flush=True)
+    return PredictionSet(root, "test", ids, config.data)
+
+
+def usable_formats(frames: PredictionSet, formats: list[str]) -> list[str]:
+    """The formats that these images allow: without npy, said aloud, when their sizes differ."""
+    sizes = image_sizes(frames.root, "test")
+    if len(sizes) == 1 or "npy" not in formats:
+        return formats
+    print(f"!! images of {len(sizes)} sizes: submission.npy is left out !!", flush=True)
+    return [name for name in formats if name != "npy"] or ["rle"]
 
 
 def all_devices() -> list[torch.device]:
     """Every GPU, or the processor when there is none."""
+    torch.backends.cudnn.benchmark = True  # Every batch has the same shape.
     count = torch.cuda.device_count()
     return [torch.device("cuda", index) for index in range(count)] or [torch.device("cpu")]
+
+
+def _synchronize(predictor: Predictor) -> None:
+    for device in predictor.devices:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
 
 def announce(predictor: Predictor, frames: PredictionSet) -> float:
@@ -114,19 +164,23 @@ def announce(predictor: Predictor, frames: PredictionSet) -> float:
     """
     size = min(len(frames), predictor.config.predict.batch_size)
     images = torch.stack([frames[index]["image"] for index in range(size)])
-    predictor(images)  # The first call also chooses algorithms.
+    for replica in range(len(predictor.devices)):  # The first call also chooses algorithms.
+        predictor(images, replica)
+    _synchronize(predictor)
     started = time.monotonic()
     predictor(images)
-    device = predictor.devices[0]
-    memory = "on the CPU"
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        memory = f"{torch.cuda.max_memory_allocated(device) / 1e9:.1f} GB of GPU memory"
+    _synchronize(predictor)
     pace = (time.monotonic() - started) / size / len(predictor.devices)
+    cpu = "on the CPU"
+    memory = ", ".join(
+        f"{torch.cuda.max_memory_allocated(device) / 1e9:.1f} GB on {device}"
+        for device in predictor.devices
+        if device.type == "cuda"
+    )
     minutes = pace * len(frames) / 60
     print(
         f"{predictor.model_count} folds x {predictor.view_count} views on "
-        f"{len(predictor.devices)} device(s): about {minutes:.1f} minutes, {memory}",
+        f"{len(predictor.devices)} device(s): about {minutes:.1f} minutes, {memory or cpu}",
         flush=True,
     )
     return pace

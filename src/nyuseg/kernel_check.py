@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,7 @@ def guard(name):
 guard("connect")
 guard("connect_ex")
 """
+PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "OMP_NUM_THREADS")
 ISOLATED = ["unshare", "--user", "--map-root-user", "--net", "--mount", "sh", "-c"]
 MOUNT = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && shift && exec "$@"'
 
@@ -72,8 +74,8 @@ def mount(work: Path, layout: str, package: Path, test: Path) -> Path:
     inputs = work / "input"
     place = inputs / LAYOUTS[layout]
     place.parent.mkdir(parents=True)
-    shutil.copytree(package, place, copy_function=os.link)
-    frames = inputs / "competitions/data/test"
+    shutil.copytree(package, place)
+    frames = inputs / ("data/test" if layout == "plain" else "competitions/data/test")
     for kind in ("image", "depth"):
         shutil.copytree(test / kind, frames / kind)
     for path in inputs.rglob("*"):
@@ -81,9 +83,9 @@ def mount(work: Path, layout: str, package: Path, test: Path) -> Path:
     return inputs
 
 
-def isolation() -> list[str]:
-    """The command prefix for read-only mounts without a network; empty where it is not allowed."""
-    probe = [*ISOLATED, MOUNT, "sh", "/tmp", "true"]
+def isolation(folder: Path) -> list[str]:
+    """The command prefix for a read-only `folder` without a network; empty where not allowed."""
+    probe = [*ISOLATED, MOUNT, "sh", str(folder), "true"]
     try:
         allowed = subprocess.run(probe, capture_output=True).returncode == 0
     except FileNotFoundError:
@@ -101,10 +103,10 @@ def run_kernel(kernel: Path, work: Path, inputs: Path) -> Path:
     python = kaggle_like(work / "image")
     script = work / "kernel.py"
     script.write_text(script_of(kernel))
-    prefix = isolation()
+    prefix = isolation(inputs)
     command = [*prefix, str(inputs)] if prefix else []
-    environment = {
-        **{key: value for key, value in os.environ.items() if not key.startswith("PYTHON")},
+    environment = {  # No credentials, no settings of pip or Python.
+        **{key: os.environ[key] for key in PASSED_ON if key in os.environ},
         "NYUSEG_INPUT": str(inputs),
         "NYUSEG_WORKING": str(working),
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -134,33 +136,53 @@ def script_of(kernel: Path) -> str:
 
 
 def agreement(one: Path, other: Path) -> float:
-    """Share of equal pixels of two submission.npy files, 0..1."""
+    """Share of equal pixels of two submission.npy files, 0..1. Raises UserError without them."""
+    for path in (one, other):
+        if not (path / "submission.npy").exists():
+            raise UserError(f"{path}: no submission.npy to compare; use --format npy,rle,png")
     masks, others = (np.load(path / "submission.npy", mmap_mode="r") for path in (one, other))
     if masks.shape != others.shape:
         raise UserError(f"{one} holds {masks.shape}, {other} {others.shape}")
     return float((masks == others).mean())
 
 
-def check(kernel: Path, package: Path, test: Path, expected: Path, work: Path) -> list[str]:
-    """Run the kernel in every mount layout; returns a line for each, agreement included.
+def check(
+    kernel: Path,
+    package: Path,
+    test: Path,
+    expected: Path,
+    work: Path,
+    layouts: Sequence[str] = tuple(LAYOUTS),
+) -> list[str]:
+    """Run the kernel in some mount layouts; returns a line for each, agreement included.
 
     expected: infer.py's submission folder with the same folds and views. Raises UserError when a
     run fails, agrees in fewer than 99.9 % of the pixels, or at fp32 in fewer than all bytes.
     """
     precision = read_json(package / MANIFEST)["precision"]
     lines = []
-    for layout in LAYOUTS:
+    for layout in layouts:
         place = work / layout.replace(" ", "_")
         place.mkdir()
-        working = run_kernel(kernel, place, mount(place, layout, package, test))
+        inputs = mount(place, layout, package, test)
+        working = run_kernel(kernel, place, inputs)
         share = agreement(working, expected)
         if share < 0.999 or (precision == "fp32" and not _same_bytes(working, expected)):
             raise UserError(f"{layout}: only {share:.4%} of the pixels are those of {expected}")
         lines.append(f"{layout:18}{LAYOUTS[layout]:28}{share:.4%} equal pixels")
         print(lines[-1], flush=True)
-    guard = "namespaces" if isolation() else "file modes and a socket guard"
+        isolated = bool(isolation(inputs))
+        _remove(place)
+    guard = "namespaces" if isolated else "file modes and a socket guard"
     print(f"{sys.version.split()[0]}, isolated by {guard}, weights in {precision} precision")
     return lines
+
+
+def _remove(place: Path) -> None:
+    for path in (place / "input").rglob("*"):
+        if path.is_dir():
+            path.chmod(0o755)
+    shutil.rmtree(place)
 
 
 def _same_bytes(one: Path, other: Path) -> bool:

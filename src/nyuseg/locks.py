@@ -113,6 +113,13 @@ def all_idle(parent: Path, pattern: str) -> Iterator[None]:
         yield
 
 
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
 def _acquire(path: Path, result: Path, wait: bool) -> TextIO:
     while True:
         file = path.open("a+")
@@ -130,7 +137,7 @@ def _acquire(path: Path, result: Path, wait: bool) -> TextIO:
                 raise
             print(f"warning: this disk knows no locks; let no second process write {result}")
         # The holder before us may have removed the file that we opened: then it protects nothing.
-        if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+        if _inode(path) == os.fstat(file.fileno()).st_ino:
             break
         file.close()
     file.truncate(0)

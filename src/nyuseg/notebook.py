@@ -4,7 +4,7 @@ import inspect
 import json
 from pathlib import Path
 
-from nyuseg.mounts import find_all
+from nyuseg.mounts import describe, find_all
 
 INTRO = """\
 # {title}
@@ -18,8 +18,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+STARTED = time.time()
 FINGERPRINT = "{fingerprint}"
 INPUT = Path(os.environ.get("NYUSEG_INPUT", "/kaggle/input"))
 WORKING = Path(os.environ.get("NYUSEG_WORKING", "/kaggle/working"))
@@ -29,27 +31,40 @@ os.environ.update(NO_ALBUMENTATIONS_UPDATE="1", HF_HUB_OFFLINE="1")
 
 {find_all}
 
-packages = [
-    folder
-    for folder in find_all(INPUT, "manifest.json")
-    if "fingerprint" in json.loads((folder / "manifest.json").read_text())
-]
+def version(folder: Path) -> str | None:
+    # The fingerprint of a package; None for any other folder with a manifest.json.
+    try:
+        facts = json.loads((folder / "manifest.json").read_text())
+        return facts["fingerprint"] if any(folder.glob("nyuseg-*.whl")) else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+{describe}
+
+versions = {{folder: version(folder) for folder in find_all(INPUT, "manifest.json")}}
+packages = [folder for folder, found in versions.items() if found == FINGERPRINT]
 if not packages:
-    mounted = sorted(str(path) for path in INPUT.glob("*/*"))
-    raise SystemExit(f"the data set of this kernel is not attached; mounted: {{mounted}}")
-# The version that this kernel was made for first; another one is refused below by name.
-packages.sort(key=lambda folder: FINGERPRINT not in (folder / "manifest.json").read_text())
+    others = sorted(found[:12] for found in versions.values() if found)
+    if others:
+        what = f"is version {{', '.join(others)}}, this kernel was made for {{FINGERPRINT[:12]}}"
+    else:
+        what = f"is not attached; mounted: {{describe(INPUT)}}"
+    raise SystemExit(f"the data set of this kernel {{what}}")
 package = packages[0]
 print("package:", package)
+# Into a folder of its own, which goes first: whatever is installed, and on a read-only image.
+LIBRARY = Path("/tmp") / f"nyuseg_{{FINGERPRINT[:12]}}"
 wheels = sorted(str(path) for path in package.glob("*.whl"))
-command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", *wheels]
-subprocess.run(command, check=True)
+install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+subprocess.run([*install, "--upgrade", "--target", str(LIBRARY), *wheels], check=True)
+sys.path.insert(0, str(LIBRARY))
 """
 
 PREDICT = """\
 from nyuseg.kernel import run
 
-manifest = run(package, FINGERPRINT, INPUT, WORKING, budget_hours={budget_hours})
+manifest = run(package, FINGERPRINT, INPUT, WORKING, {budget_hours}, STARTED)
 """
 
 SHOW = """\
@@ -67,7 +82,8 @@ print("END")
 
 def code_cells(fingerprint: str, budget_hours: float) -> list[str]:
     """The source of the code cells, without the one that only shows a picture."""
-    install = INSTALL.format(fingerprint=fingerprint, find_all=inspect.getsource(find_all))
+    sources = {one.__name__: inspect.getsource(one) for one in (find_all, describe)}
+    install = INSTALL.format(fingerprint=fingerprint, **sources)
     return [install, PREDICT.format(budget_hours=budget_hours), REPORT]
 
 

@@ -1,7 +1,5 @@
 """Packaging an experiment for Kaggle: a data set with all that a kernel needs, and the kernel."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +19,14 @@ from nyuseg.kaggle_metadata import (
     kernel_metadata,
     slugify,
 )
+from nyuseg.kernel import fingerprint_of
+from nyuseg.locks import only_writer
 from nyuseg.notebook import INTRO, code_cells, write_source
 from nyuseg.wheels import own_wheel, repack
 
 # What Kaggle's image lacks of what inference needs; both are pure Python.
 EXTRA_WHEELS = ("segmentation-models-pytorch", "ttach")
 SUFFIXES = {"notebook": ".ipynb", "script": ".py"}
-
-
-TITLE = "{} kernel"
 
 
 @dataclass(frozen=True)
@@ -44,6 +41,7 @@ class Options:
     competition: str | None
     kernel_type: str
     budget_hours: float
+    title: str
 
 
 def build(experiment: Experiment, options: Options, folder: Path) -> dict[str, Any]:
@@ -52,8 +50,9 @@ def build(experiment: Experiment, options: Options, folder: Path) -> dict[str, A
     Raises UserError, before anything is written, for metadata that Kaggle would refuse, and for
     folds that are missing or do not belong to the experiment.
     """
-    title = TITLE.format(experiment.config.name)
-    data_title = f"{experiment.config.name} package"
+    if not 0 < options.budget_hours <= 12:  # Kaggle's longest session; NaN is refused too.
+        raise UserError(f"--budget-hours {options.budget_hours}: must be above 0, at most 12")
+    title, data_title = f"{options.title} kernel", f"{options.title} package"
     subtitle = "Weights and library of an RGB-D segmentation kernel"
     data_meta = dataset_metadata(options.owner, data_title, subtitle)
     source = slugify(title) + SUFFIXES[options.kernel_type]
@@ -61,10 +60,10 @@ def build(experiment: Experiment, options: Options, folder: Path) -> dict[str, A
     kind, competition = options.kernel_type, options.competition
     kernel_meta = kernel_metadata(options.owner, title, source, kind, data_id, competition)
     _, hashes = load_folds(experiment, options.folds)  # Checks that they belong together.
-    with atomic_folder(folder / "dataset", DATASET_FILE) as inside:
+    with only_writer(folder / "dataset"), atomic_folder(folder / "dataset", DATASET_FILE) as inside:
         facts = _write_package(experiment, options, hashes, inside)
         write_json(inside / DATASET_FILE, data_meta)
-    with atomic_folder(folder / "kernel", KERNEL_FILE) as inside:
+    with only_writer(folder / "kernel"), atomic_folder(folder / "kernel", KERNEL_FILE) as inside:
         tta = " and flip TTA" if options.tta else ""
         names = {"title": title, "experiment": experiment.config.name, "tta": tta}
         intro = INTRO.format(folds=len(options.folds), **names)
@@ -75,9 +74,9 @@ def build(experiment: Experiment, options: Options, folder: Path) -> dict[str, A
     return facts
 
 
-def kernel_name(owner: str, experiment: str) -> str:
-    """Kaggle's name of the kernel of an experiment: owner/slug."""
-    return f"{owner}/{slugify(TITLE.format(experiment))}"
+def kernel_name(owner: str, title: str) -> str:
+    """Kaggle's name of a packaged kernel: owner/slug."""
+    return f"{owner}/{slugify(f'{title} kernel')}"
 
 
 def _write_package(
@@ -98,11 +97,12 @@ def _write_package(
         "tta": options.tta,
         "formats": options.formats,
         "precision": options.precision,
+        "competition": options.competition,
         "cv": cv_scores(experiment),
         "notice": experiment.notice,
         "files": {path.name: sha256_file(path) for path in sorted(folder.iterdir())},
     }
-    facts["fingerprint"] = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    facts["fingerprint"] = fingerprint_of(facts)
     write_json(folder / MANIFEST, facts)
     return facts
 

@@ -13,6 +13,7 @@ from torch import nn
 from nyuseg.config import Config
 from nyuseg.dataset import PredictionSet, Sample, iterate, make_loader
 from nyuseg.device import autocast
+from nyuseg.errors import UserError
 from nyuseg.tta import make_views, view_names
 
 
@@ -66,14 +67,29 @@ class Predictor:
     def __call__(
         self, images: torch.Tensor, replica: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Images float32 [N,C,H,W] to probabilities [N,13,H/4,W/4] and depth [N,1,H/4,W/4]."""
-        device = self.devices[replica]
-        images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
+        """Images float32 [N,C,H,W] to probabilities [N,13,H/4,W/4] and depth [N,1,H/4,W/4].
+
+        A batch that overflows in half precision is predicted again in float32. Raises UserError
+        when its answer is not finite even then.
+        """
+        images = images.to(
+            self.devices[replica], memory_format=torch.channels_last, non_blocking=True
+        )
+        answer = self._average(images, replica, self.config.train.precision)
+        if not torch.isfinite(answer[0]).all():  # float16 overflows where bfloat16 did not.
+            answer = self._average(images, replica, "fp32")
+        if not torch.isfinite(answer[0]).all():
+            raise UserError("the network's answer is not finite: its weights are ruined")
+        return answer
+
+    def _average(
+        self, images: torch.Tensor, replica: int, precision: str
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         probabilities, depths = [], []
         for view in self.views[: self.view_count]:
             seen = self._keep_coordinates(view.augment_image(images), images)
             for model in self.replicas[replica][: self.model_count]:
-                with autocast(device, self.config.train.precision):
+                with autocast(images.device, precision):
                     output = model(seen)
                 probabilities.append(view.deaugment_mask(output["logits"].float().softmax(1)))
                 if "depth" in output:

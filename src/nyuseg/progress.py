@@ -16,9 +16,10 @@ def progress(items: Iterable[Item], title: str, total: int, unit: str = "image")
     if sys.stderr.isatty():
         yield from tqdm(items, title, total, leave=False, unit=unit)
         return
-    shown = time.monotonic()
+    shown = started = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
-        if time.monotonic() - shown > SECONDS:
-            shown = time.monotonic()
-            print(f"{title}: {done}/{total}", file=sys.stderr, flush=True)
+        now = time.monotonic()
+        if now - shown > SECONDS:
+            shown, left = now, (now - started) / done * (total - done)
+            print(f"{title}: {done}/{total}, {left:.0f} s left", file=sys.stderr, flush=True)
