@@ -23,10 +23,6 @@ CLIENT = f"{shlex.quote(sys.executable)} {shlex.quote(str(LOCAL))}"
 KEY = "5ecret0f32hexadecimaldigits00000"
 DATASET, KERNEL = "alice/nyuv2-weights", "alice/nyuv2-inference"
 URL = f"https://www.kaggle.com/code/{KERNEL}"
-needs_client = pytest.mark.skipif(
-    importlib.util.find_spec("kaggle") is None or importlib.util.find_spec("six") is None,
-    reason=f"no Kaggle client: {kaggle_client.INSTALL}",
-)
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +84,6 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
 # With the real client
 
 
-@needs_client
 def test_create_then_version(server: FakeKaggle, package, tmp_path: Path, capfd) -> None:
     server.states = ["blobs_received"]
     assert push(*package, poll_s=0.01) == f"{URL}, version 1"
@@ -136,7 +131,6 @@ def check_upload(server: FakeKaggle, files: list[dict[str, str]], folder: Path) 
         assert ("Authorization" in request.headers) == (request.method == "POST")
 
 
-@needs_client
 def test_kernel_request(server: FakeKaggle, package) -> None:
     assert push_kernel(package[1]) == (URL, 1)
     sent = server.called("SaveKernel")[0].json
@@ -158,7 +152,6 @@ def test_kernel_request(server: FakeKaggle, package) -> None:
     }
 
 
-@needs_client
 @pytest.mark.parametrize(
     ("reason", "advice"),
     [
@@ -173,7 +166,6 @@ def test_push_error_with_exit_code_0(server: FakeKaggle, package, reason: str, a
     assert advice in message
 
 
-@needs_client
 @pytest.mark.parametrize("kind", ["Dataset", "Competition", "Kernel", "Model"])
 def test_invalid_sources(server: FakeKaggle, package, kind: str) -> None:
     # Of model sources the client says nothing; but this project uses none.
@@ -184,7 +176,6 @@ def test_invalid_sources(server: FakeKaggle, package, kind: str) -> None:
         assert f"invalid {kind.lower()} sources ['bob/other']" in refusal(push_kernel, package[1])
 
 
-@needs_client
 @pytest.mark.parametrize(
     ("code", "advice"),
     [(401, "renew"), (403, "owner"), (409, "another title"), (500, "later"), (503, "later")],
@@ -196,7 +187,6 @@ def test_http_errors_of_the_kernel(server: FakeKaggle, package, code: int, advic
     assert advice in message
 
 
-@needs_client
 def test_slug_of_somebody_else(server: FakeKaggle, package) -> None:
     # Theirs and private: Kaggle hides it, until one wants to create it.
     reason = "The requested title is already in use"
@@ -212,7 +202,6 @@ def test_slug_of_somebody_else(server: FakeKaggle, package) -> None:
     assert not server.called("SaveKernel")
 
 
-@needs_client
 def test_slug_that_appears_in_between(server: FakeKaggle, package) -> None:
     server.datasets.add(DATASET)
     server.states = [403]
@@ -220,7 +209,6 @@ def test_slug_that_appears_in_between(server: FakeKaggle, package) -> None:
     assert not server.called("SaveKernel")
 
 
-@needs_client
 @pytest.mark.parametrize("code", [403, 404])
 def test_a_data_set_that_is_not_there_yet(server: FakeKaggle, package, code: int) -> None:
     server.datasets.add(DATASET)
@@ -229,7 +217,6 @@ def test_a_data_set_that_is_not_there_yet(server: FakeKaggle, package, code: int
     assert server.called("CreateDataset")
 
 
-@needs_client
 def test_server_is_down(package, server: FakeKaggle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_KAGGLE_PORT", "9")  # The port 'discard': nobody listens there.
     message = refusal(push, *package)
@@ -238,7 +225,6 @@ def test_server_is_down(package, server: FakeKaggle, monkeypatch: pytest.MonkeyP
     assert "Kaggle cannot be reached" in refusal(push_kernel, package[1])
 
 
-@needs_client
 def test_server_fails_on_the_first_question(server: FakeKaggle, package) -> None:
     server.datasets.add(DATASET)
     server.states = [503]
@@ -246,14 +232,12 @@ def test_server_fails_on_the_first_question(server: FakeKaggle, package) -> None
     assert [request.name for request in server.requests] == ["GetDatasetStatus"]
 
 
-@needs_client
 def test_a_file_that_does_not_arrive(server: FakeKaggle, package) -> None:
     server.broken_uploads = {"fold0.safetensors"}
     assert "fold0.safetensors" in refusal(push, *package)
     assert not server.called("SaveKernel")
 
 
-@needs_client
 def test_token_instead_of_key(server: FakeKaggle, package, monkeypatch) -> None:
     monkeypatch.delenv("KAGGLE_KEY")
     monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_0123456789")
@@ -262,7 +246,6 @@ def test_token_instead_of_key(server: FakeKaggle, package, monkeypatch) -> None:
     assert sent.headers["Authorization"] == "Bearer KGAT_0123456789"
 
 
-@needs_client
 def test_submit(server: FakeKaggle) -> None:
     answer = submit("nyu", KERNEL, 3, "submission.csv", "-5 folds, 'TTA'")
     assert "Successfully submitted" in answer
@@ -276,7 +259,6 @@ def test_submit(server: FakeKaggle) -> None:
     }
 
 
-@needs_client
 def test_submit_refused(server: FakeKaggle) -> None:
     server.submit_message = "Your daily limit is reached"
     message = refusal(submit, "nyu", KERNEL, 3, "submission.csv", "text")
@@ -288,7 +270,6 @@ def test_submit_refused(server: FakeKaggle) -> None:
     assert "Competition not found" in message
 
 
-@needs_client
 def test_the_installed_client_is_found(package, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NYUSEG_KAGGLE_CLIENT")
     monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")  # And no request is made.
@@ -408,7 +389,6 @@ def test_the_real_site_is_never_taken_for_a_test_server(package, monkeypatch) ->
     assert "real site" in refusal(push, *package)
 
 
-@needs_client
 def test_these_tests_cannot_reach_the_real_site() -> None:
     code = LOCAL.read_text().replace('runpy.run_module("kaggle", run_name="__main__")', "")
     code += "\nassert os.environ['KAGGLE_API_ENVIRONMENT'] == 'LOCALHOST'"

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from fake_kaggle import FakeKaggle
 from nbclient import NotebookClient
 from safetensors.torch import load_file
 
@@ -357,3 +360,48 @@ def test_namespaces_are_probed_without_leaving_anything(tmp_path: Path) -> None:
     call = "import socket; socket.create_connection(('127.0.0.1', 9), 2)"
     reach = [*prefix, str(tmp_path), "python3", "-c", call]
     assert subprocess.run(reach, capture_output=True).returncode != 0
+
+
+# The command, with the real client and a server of our own
+
+CLIENT = f"{sys.executable} {Path(__file__).with_name('kaggle_local.py')}"
+
+
+def push_command(work: Path, home: Path, port: int, **more: str) -> subprocess.CompletedProcess:
+    place = ["--oof", str(work / "oof"), "--output", str(home / "pushed")]
+    script = [sys.executable, str(PROJECT / "src/package_kernel.py"), "--owner", "alice"]
+    credentials = {"KAGGLE_USERNAME": "alice", "KAGGLE_KEY": "5ecret"}
+    client = {"NYUSEG_KAGGLE_CLIENT": CLIENT, "FAKE_KAGGLE_PORT": str(port)}
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), **credentials, **client, **more}
+    return subprocess.run(
+        [*script, "--experiment", "demo", "--competition", "nyu", "--push", *place],
+        capture_output=True,
+        text=True,
+        env={key: value for key, value in environment.items() if value},
+    )
+
+
+@pytest.mark.slow
+def test_push_sends_the_package_and_the_kernel(work: Path, tmp_path: Path) -> None:
+    with FakeKaggle() as server:
+        done = push_command(work, tmp_path, server.port)
+        assert done.returncode == 0, done.stderr
+        assert "https://www.kaggle.com/code/alice/demo-kernel" in done.stdout
+        assert "5ecret" not in done.stdout + done.stderr
+        uploaded = {blob["name"]: blob["data"] for blob in server.blobs.values()}
+    sent = {path.name: path.read_bytes() for path in (tmp_path / "pushed/dataset").iterdir()}
+    sent.pop("dataset-metadata.json")
+    assert uploaded == sent
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["server error", "no server", "no credentials"])
+def test_a_push_that_fails_is_one_line_and_exit_code_1(work, tmp_path, fault: str) -> None:
+    with FakeKaggle(push_error="Notebook is locked" if fault == "server error" else "") as server:
+        port = server.port
+        more = {"KAGGLE_USERNAME": "", "KAGGLE_KEY": ""} if fault == "no credentials" else {}
+        done = push_command(work, tmp_path, 9 if fault == "no server" else port, **more)
+    lines = done.stderr.strip().splitlines()
+    assert (done.returncode, len(lines)) == (1, 1), done.stderr
+    expected = {"server error": "Notebook is locked", "no credentials": "KAGGLE_USERNAME"}
+    assert expected.get(fault, "error: ") in lines[0]
