@@ -33,7 +33,7 @@ from nyuseg.folds import fold_hash
 from nyuseg.locks import deferred
 from nyuseg.losses import LossWatch, multitask_loss
 from nyuseg.model import build_model
-from nyuseg.predictor import Predictor
+from nyuseg.predictor import NotFiniteError, Predictor
 from nyuseg.progress import progress
 from nyuseg.validate import validate
 
@@ -147,9 +147,10 @@ class FoldTrainer:
         self.sampler.epoch = self.epoch
         train = self._train_epoch()
         predictor = Predictor([self.model], self.config, self.device)
-        valid = validate(predictor, self.valid)
-        if not math.isfinite(valid["loss"]):  # The last step may have ruined the weights.
-            self._stop("the validation loss is not finite")
+        try:
+            valid = validate(predictor, self.valid)
+        except NotFiniteError as error:  # The last step ruined the weights.
+            self._stop(str(error))
         self.epoch += 1
         values = [self.epoch, rate, *train]
         values += [valid[key] for key in ("loss", "segmentation", "depth")]

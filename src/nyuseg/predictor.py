@@ -31,6 +31,10 @@ class Prediction:
     depth: torch.Tensor | None
 
 
+class NotFiniteError(UserError):
+    """Probabilities that are infinite or not numbers, whatever the precision."""
+
+
 class Predictor:
     """Averages the probabilities of K models x views, in fp32, on the decoder's grid.
 
@@ -69,8 +73,8 @@ class Predictor:
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Images float32 [N,C,H,W] to probabilities [N,13,H/4,W/4] and depth [N,1,H/4,W/4].
 
-        A batch that overflows in half precision is predicted again in float32. Raises UserError
-        when its answer is not finite even then.
+        A batch that overflows in half precision is predicted again in float32. Raises
+        NotFiniteError when its answer is not finite even then.
         """
         images = images.to(
             self.devices[replica], memory_format=torch.channels_last, non_blocking=True
@@ -79,7 +83,7 @@ class Predictor:
         if not torch.isfinite(answer[0]).all():  # float16 overflows where bfloat16 did not.
             answer = self._average(images, replica, "fp32")
         if not torch.isfinite(answer[0]).all():
-            raise UserError("the network's answer is not finite: its weights are ruined")
+            raise NotFiniteError("the network's answer is not finite: its weights are ruined")
         return answer
 
     def _average(
