@@ -20,6 +20,6 @@ def progress(items: Iterable[Item], title: str, total: int, unit: str = "image")
     for done, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
-        if now - shown > SECONDS:
+        if now - shown > SECONDS and done < total:
             shown, left = now, (now - started) / done * (total - done)
             print(f"{title}: {done}/{total}, {left:.0f} s left", file=sys.stderr, flush=True)
