@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if layouts[0] not in LAYOUTS:
         raise UserError(f"--layout {options.layout}: none of {', '.join(LAYOUTS)}")
 
-    kernel, test = find(options.kernel), find(options.input) / "test"
+    # Absolute: the kernel runs in another working directory.
+    kernel, test = find(options.kernel).resolve(), find(options.input) / "test"
     with tempfile.TemporaryDirectory(dir=kernel) as work:
         submission = find(options.submission)
         check(kernel / "kernel", kernel / "dataset", test, submission, Path(work), layouts)
