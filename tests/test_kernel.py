@@ -17,6 +17,7 @@ from fake_kaggle import FakeKaggle
 from nbclient import NotebookClient
 from safetensors.torch import load_file
 
+import check_kernel
 import infer
 import package_kernel
 import train_folds
@@ -290,6 +291,14 @@ def test_every_mount_layout_gives_the_bytes_of_inference(work: Path, tmp_path: P
     folders = (work / "fp32/kernel", work / "fp32/dataset", work / "data/test")
     lines = check(*folders, work / "out/demo_tta", tmp_path)
     assert len(lines) == len(LAYOUTS) == 6 and all("100.0000%" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_the_check_takes_relative_folders(work: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(work)
+    folders = ["--submission", "out/demo_tta", "--input", "data", "--kernel", "fp32"]
+    check_kernel.main([*folders, "--layout", "by owner"])
+    assert "the kernel gives the masks of infer.py" in capsys.readouterr().out
 
 
 @pytest.mark.slow
