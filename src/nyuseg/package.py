@@ -14,6 +14,7 @@ from nyuseg.infer import MANIFEST, cv_scores, load_folds
 from nyuseg.kaggle_metadata import (
     DATASET_FILE,
     KERNEL_FILE,
+    SUFFIXES,
     check_kernel_metadata,
     dataset_metadata,
     kernel_metadata,
@@ -26,7 +27,6 @@ from nyuseg.wheels import own_wheel, repack
 
 # What Kaggle's image lacks of what inference needs; both are pure Python.
 EXTRA_WHEELS = ("segmentation-models-pytorch", "ttach")
-SUFFIXES = {"notebook": ".ipynb", "script": ".py"}
 
 
 @dataclass(frozen=True)
