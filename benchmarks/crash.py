@@ -28,7 +28,7 @@ sys.path.insert(0, str(PROJECT / "src"))
 
 import infer
 import train_folds
-from nyuseg import dataset, fit, oof
+from nyuseg import arrays, cache, fit, frames, oof, step
 from nyuseg.demo.data import write_demo
 from nyuseg.files import sha256_file
 
@@ -89,13 +89,14 @@ class Countdown:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def watch_all(self) -> None:
-        self.watch(fit, "multitask_loss", "step")
+        self.watch(step.TrainingStep, "__call__", "step")
         self.watch(fit, "save_checkpoint", "checkpoint")
         self.watch(fit, "save_latest", "checkpoint")
         self.watch(fit, "release_weights", "release")
-        self.watch(dataset, "read_frame", "reading")
+        self.watch(frames.FrameFolder, "read", "reading")
+        self.watch(cache.FrameCache, "read", "reading from the cache")
         self.watch(oof, "write_png", "out-of-fold mask")
-        self.watch(oof, "_save_array", "out-of-fold array")
+        self.watch(arrays.ArrayFile, "add", "out-of-fold array")
         self.watch(oof, "confusion_matrix", "pooling")
         self.watch(oof, "check_pooling", "pooling")
         for name in ("fsync", "replace", "rename", "unlink"):

@@ -17,13 +17,12 @@ from nyuseg.dataset import (
     TrainingSet,
     collate,
     mix_seed,
-    network_input,
-    read_frame,
 )
 from nyuseg.depth import inverse_depth, linear_depth, log_depth
 from nyuseg.errors import UserError
 from nyuseg.fitting import content_size, fit_frame, from_grid, to_mask
-from nyuseg.frames import frame_path, write_png
+from nyuseg.frames import FrameFolder, frame_path, write_png
+from nyuseg.inputs import network_images, training_inputs
 
 CODES = [linear_depth, inverse_depth, log_depth]
 STILL = {"flip": 0, "shift": 0, "scale": 0, "rotate": 0}
@@ -382,29 +381,35 @@ def test_classes_and_depths_are_only_the_original_ones(seed: int) -> None:
 
 def training_set(tiny_folder: TinyFolder, root: Path, **data: object) -> TrainingSet:
     ids = tiny_folder(root, [(32, 48), (37, 53), (64, 33), (20, 90)])
-    return TrainingSet(root, ids, small_config(**data), fold=1)
+    return TrainingSet(FrameFolder(root, "train"), ids, small_config(**data), fold=1)
 
 
 def assert_same(one: dict, other: dict) -> None:
     assert one.keys() == other.keys()
     for key, value in one.items():
-        if isinstance(value, torch.Tensor):
-            assert torch.equal(value, other[key]), key
+        if isinstance(value, torch.Tensor | np.ndarray):
+            assert np.array_equal(value, other[key]), key
         else:
             assert value == other[key]
+
+
+def on_device(samples: TrainingSet, key: tuple[int, int]) -> dict:
+    """A batch of one training sample, as the network gets it."""
+    return training_inputs(collate([samples[key]]), samples.data, torch.device("cpu"))
 
 
 def test_training_sample_keeps_the_contract(tiny_folder: TinyFolder, tmp_path: Path) -> None:
     samples = training_set(tiny_folder, tmp_path)
     assert len(samples) == 4
     for index, size in enumerate([(32, 48), (37, 53), (64, 33), (20, 90)]):
-        sample = samples[0, index]
+        sample = on_device(samples, (0, index))
         assert set(sample) == {"image", "label", "depth", "depth_valid", "id", "size"}
-        assert (sample["id"], sample["size"]) == (f"90000{index + 1}", size)
-        assert (sample["image"].shape, sample["image"].dtype) == ((4, 32, 48), torch.float32)
-        assert (sample["label"].shape, sample["label"].dtype) == ((32, 48), torch.int64)
-        assert (sample["depth"].shape, sample["depth"].dtype) == ((1, 32, 48), torch.float32)
-        assert sample["depth_valid"].shape == (1, 32, 48)
+        assert (sample["id"], sample["size"]) == ([f"90000{index + 1}"], [size])
+        assert (sample["image"].shape, sample["image"].dtype) == ((1, 4, 32, 48), torch.float32)
+        assert sample["image"].is_contiguous(memory_format=torch.channels_last)
+        assert (sample["label"].shape, sample["label"].dtype) == ((1, 32, 48), torch.int64)
+        assert (sample["depth"].shape, sample["depth"].dtype) == ((1, 1, 32, 48), torch.float32)
+        assert sample["depth_valid"].shape == (1, 1, 32, 48)
         assert sample["depth_valid"].dtype == torch.bool
         assert set(sample["label"].unique().tolist()) <= {*range(13), 255}
         assert 0 <= sample["depth"].min() < sample["depth"].max() <= 1
@@ -414,8 +419,10 @@ def test_training_sample_keeps_the_contract(tiny_folder: TinyFolder, tmp_path: P
 def test_missing_depth_and_borders_are_not_valid(tiny_folder: TinyFolder, tmp_path: Path) -> None:
     ids = tiny_folder(tmp_path, [(32, 24)])  # Fills the left half of the input.
     config = small_config().model_copy(update={"augment": Augment(**STILL)})
-    sample = TrainingSet(tmp_path, ids, config, 0)[0, 0]
-    native = read_frame(tmp_path, "train", ids[0], with_label=True)
+    source = FrameFolder(tmp_path, "train")
+    batch = on_device(TrainingSet(source, ids, config, 0), (0, 0))
+    sample = {key: batch[key][0] for key in ("image", "label", "depth", "depth_valid")}
+    native = source.read(ids[0], ("depth", "label"))
     valid = sample["depth_valid"][0].numpy()
     np.testing.assert_array_equal(valid[:, :24], native["depth"] > 0)
     assert not valid[:, 24:].any()
@@ -437,7 +444,7 @@ def test_missing_depth_and_borders_are_not_valid(tiny_folder: TinyFolder, tmp_pa
 def test_channels_lie_in_the_configs_order(channels: list[str]) -> None:
     data = small_config(channels=channels, mean=[0.1, 0.2, 0.3], std=[0.5, 0.25, 2]).data
     frame = random_frame((5, 9))
-    planes = network_input(frame["image"], frame["depth"], data)
+    planes = network_images(collate([frame]), data, torch.device("cpu"))[0]
     assert planes.dtype == torch.float32
     assert len(planes) == data.channel_count
     rgb = (frame["image"] / 255 - [0.1, 0.2, 0.3]) / [0.5, 0.25, 2]
@@ -458,7 +465,7 @@ def test_sample_depends_on_its_key_alone(tiny_folder: TinyFolder, tmp_path: Path
     samples = training_set(tiny_folder, tmp_path)
     keys = [(epoch, index) for epoch in (0, 1) for index in range(4)]
     forward = {key: samples[key] for key in keys}
-    fresh = TrainingSet(tmp_path, samples.ids, samples.config, 1)
+    fresh = TrainingSet(FrameFolder(tmp_path, "train"), samples.ids, samples.config, 1)
     for key in keys[::-1]:
         assert_same(forward[key], fresh[key])
 
@@ -469,11 +476,11 @@ def test_epoch_fold_and_seed_change_the_sample(tiny_folder: TinyFolder, tmp_path
     reseeded = config.model_copy(update={"seed": config.seed + 1})
     others = [
         samples[1, 0],
-        TrainingSet(tmp_path, samples.ids, config, 2)[0, 0],
-        TrainingSet(tmp_path, samples.ids, reseeded, 1)[0, 0],
+        TrainingSet(FrameFolder(tmp_path, "train"), samples.ids, config, 2)[0, 0],
+        TrainingSet(FrameFolder(tmp_path, "train"), samples.ids, reseeded, 1)[0, 0],
     ]
     for other in others:
-        assert not torch.equal(samples[0, 0]["image"], other["image"])
+        assert not np.array_equal(samples[0, 0]["image"], other["image"])
 
 
 @pytest.mark.filterwarnings("ignore:.*pin_memory")
@@ -488,7 +495,7 @@ def test_workers_change_nothing(tiny_folder: TinyFolder, tmp_path: Path) -> None
 
     alone, many = epoch(0), epoch(2)
     assert len(alone) == 2
-    assert alone[0]["image"].shape == (2, 4, 32, 48)
+    assert alone[0]["image"].shape == (2, 32, 48, 3)
     assert len(alone[0]["id"]) == len(alone[0]["size"]) == 2
     for one, other in zip(alone, many, strict=True):
         assert_same(one, other)
@@ -523,22 +530,25 @@ def test_prediction_needs_no_label_anywhere(
         label.unlink()
     (tmp_path / "train/label").rmdir()
     ids = ids if split == "train" else ["990001"]
-    samples = PredictionSet(tmp_path, split, ids, small_config().data)
+    samples = PredictionSet(FrameFolder(tmp_path, split), ids, small_config().data)
     assert len(samples) == len(ids)
     sample = samples[0]
-    assert set(sample) == {"image", "id", "size"}
+    assert set(sample) == {"image", "depth", "id", "size"}
     assert sample["id"] == ids[0]
     assert sample["size"] == ((37, 53) if split == "train" else (20, 90))
-    assert sample["image"].shape == (4, 32, 48)
+    assert network_images(collate([sample]), samples.data, torch.device("cpu")).shape == (
+        *(1, 4, 32, 48),
+    )
 
 
 def test_prediction_input_is_the_training_input(tiny_folder: TinyFolder, tmp_path: Path) -> None:
     samples = training_set(tiny_folder, tmp_path)
     still = samples.config.model_copy(update={"augment": Augment(**STILL)})
-    trained = TrainingSet(tmp_path, samples.ids, still, 0)
-    predicted = PredictionSet(tmp_path, "train", samples.ids, still.data)
+    trained = TrainingSet(FrameFolder(tmp_path, "train"), samples.ids, still, 0)
+    predicted = PredictionSet(FrameFolder(tmp_path, "train"), samples.ids, still.data)
     for index in range(4):
-        assert torch.equal(trained[0, index]["image"], predicted[index]["image"])
+        seen = network_images(collate([predicted[index]]), still.data, torch.device("cpu"))
+        assert torch.equal(on_device(trained, (0, index))["image"], seen)
 
 
 def remove(path: Path) -> None:
@@ -579,13 +589,15 @@ def test_unreadable_depth_is_an_error(
     spoil(path)
     config = small_config()
     for read in (
-        lambda: TrainingSet(tmp_path, ids, config, 0)[0, 1],
-        lambda: PredictionSet(tmp_path, "train", ids, config.data)[1],
+        lambda: TrainingSet(FrameFolder(tmp_path, "train"), ids, config, 0)[0, 1],
+        lambda: PredictionSet(FrameFolder(tmp_path, "train"), ids, config.data)[1],
     ):
         with pytest.raises(UserError) as error:
             read()
         assert str(error.value).startswith(f"{path}: {words}")
-    TrainingSet(tmp_path, ids, config, 0)[0, 0]  # The other frame is none the worse.
+    TrainingSet(FrameFolder(tmp_path, "train"), ids, config, 0)[
+        0, 0
+    ]  # The other frame is none the worse.
 
 
 @pytest.mark.parametrize("kind", ["image", "label"])
@@ -596,4 +608,4 @@ def test_missing_image_or_label_is_an_error(
     path = frame_path(tmp_path, "train", kind, ids[0])
     path.unlink()
     with pytest.raises(UserError, match=f"{path}: no such file"):
-        TrainingSet(tmp_path, ids, small_config(), 0)[0, 0]
+        TrainingSet(FrameFolder(tmp_path, "train"), ids, small_config(), 0)[0, 0]

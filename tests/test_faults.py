@@ -26,7 +26,7 @@ from nyuseg.errors import UserError
 from nyuseg.experiment import Experiment
 from nyuseg.files import PROJECT, atomic_folder, atomic_path, remove_partial, write_bytes
 from nyuseg.folds import read_folds
-from nyuseg.frames import list_ids
+from nyuseg.frames import FrameFolder, list_ids
 from nyuseg.losses import LossWatch
 from nyuseg.space import free_bytes, require_space, required_bytes
 from nyuseg.submission import read_masks
@@ -396,7 +396,7 @@ class Dying(PredictionSet):
 def test_a_worker_that_dies_names_what_it_read(tiny_folder, tmp_path: Path) -> None:
     ids = tiny_folder(tmp_path, [(32, 48)] * 4)
     data = parse_config({"name": "x", "data": {"size": [32, 48]}}, "test").data
-    frames = Dying(tmp_path, "train", ids, data)
+    frames = Dying(FrameFolder(tmp_path, "train"), ids, data)
     loader = make_loader(frames, 1, 1, torch.device("cpu"))
     with pytest.raises(UserError, match=ids[2]) as caught:
         list(iterate(loader))
@@ -418,9 +418,10 @@ import torch
 from nyuseg.cli import run
 from nyuseg.config import parse_config
 from nyuseg.dataset import PredictionSet, iterate, make_loader
+from nyuseg.frames import FrameFolder
 def main(argv):
     data = parse_config({{"name": "x", "data": {{"size": [32, 48]}}}}, "test").data
-    frames = PredictionSet(Path({str(tmp_path)!r}), "test", {ids!r}, data)
+    frames = PredictionSet(FrameFolder(Path({str(tmp_path)!r}), "test"), {ids!r}, data)
     list(iterate(make_loader(frames, 2, 2, torch.device("cpu"))))
 run(main)
 """

@@ -56,9 +56,9 @@ def test_the_competition_goes_before_other_test_images(tiny_folder, tmp_path: Pa
     (tmp_path / "a/test/image").mkdir(parents=True)  # Without a picture.
     config = parse_config({"name": "x"}, "test")
     frames = find_frames(tmp_path, config, "slug")
-    assert frames.root == tmp_path / "competitions/slug"
+    assert frames.source.root == tmp_path / "competitions/slug"
     assert usable_formats(frames, ["npy", "rle"]) == ["rle"]
-    assert find_frames(tmp_path, config, None).root == tmp_path / "extra"
+    assert find_frames(tmp_path, config, None).source.root == tmp_path / "extra"
     next((tmp_path / "extra/test/depth").iterdir()).unlink()
     with pytest.raises(UserError, match="missing; only image"):
         find_frames(tmp_path, config, "extra")
@@ -96,7 +96,7 @@ def test_compiled_or_absent_packages_are_not_shipped(tmp_path: Path) -> None:
 class Pace:
     """A predictor's stand-in on a clock of its own: an image takes models x views seconds."""
 
-    config = parse_config({"name": "x", "predict": {"batch_size": 4}}, "test")
+    batch_size = 4
     devices = (None,)
 
     def __init__(self, models: int, views: int) -> None:
@@ -141,7 +141,7 @@ def test_one_fold_and_one_view_always_remain() -> None:
 
 def test_odd_batches_do_not_look_slow() -> None:
     class Odd(Pace):
-        config = parse_config({"name": "x", "predict": {"batch_size": 12}}, "test")
+        batch_size = 12
 
         def images(self, count: int):
             for number in range(count):

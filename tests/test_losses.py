@@ -34,7 +34,9 @@ def test_cross_entropy_by_hand() -> None:
     label = torch.tensor([[[4, 7, 255]]])
     sure = -math.log(math.exp(2) / (math.exp(2) + 12))
     assert math.isclose(
-        segmentation_loss(logits, label).item(), (sure + math.log(13)) / 2, rel_tol=1e-6
+        segmentation_loss(logits, label, torch.tensor(2)).item(),
+        (sure + math.log(13)) / 2,
+        rel_tol=1e-6,
     )
 
 

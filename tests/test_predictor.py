@@ -1,5 +1,6 @@
 """The predict path, with models that tell left from right."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import nn
 from nyuseg.config import parse_config
 from nyuseg.dataset import PredictionSet
 from nyuseg.errors import UserError
-from nyuseg.frames import frame_path, write_png
+from nyuseg.frames import FrameFolder, frame_path, write_png
 from nyuseg.model import build_model
 from nyuseg.predictor import Predictor
 
@@ -80,7 +81,7 @@ def test_a_flipped_view_keeps_the_coordinate_channels() -> None:
 
     images = torch.randn(2, 5, 32, 64)
     Predictor([Spy()], config, CPU, tta=True)(images)
-    plain, flipped = seen
+    plain, flipped = seen[0].chunk(2)  # Both views go through the network together.
     assert torch.equal(plain, images)
     assert torch.equal(flipped[:, :3], images[:, :3].flip(-1))
     assert torch.equal(flipped[:, 3:], images[:, 3:])
@@ -108,7 +109,7 @@ def test_answers_do_not_depend_on_batches_or_workers(tmp_path: Path, workers: in
         config = parse_config(values, "test")
         torch.manual_seed(0)
         predictor = Predictor([build_model(config)], config, CPU, tta=True)
-        frames = PredictionSet(tmp_path, "test", ids, config.data)
+        frames = PredictionSet(FrameFolder(tmp_path, "test"), ids, config.data)
         results.append(list(predictor.predict(frames)))
     one, three = results
     assert [p.id for p in one] == [p.id for p in three] == ids
@@ -120,7 +121,7 @@ def test_answers_do_not_depend_on_batches_or_workers(tmp_path: Path, workers: in
 def test_two_devices_give_the_answer_of_one_in_order(tmp_path: Path) -> None:
     ids = write_frames(tmp_path, [(32, 64)] * 7)
     config = parse_config({**BASE, "predict": {"batch_size": 2}}, "test")
-    frames = PredictionSet(tmp_path, "test", ids, config.data)
+    frames = PredictionSet(FrameFolder(tmp_path, "test"), ids, config.data)
     models = [Lopsided(1), Lopsided(2)]
     one = list(Predictor(models, config, CPU, tta=True).predict(frames))
     two = list(Predictor(models, config, [CPU, CPU], tta=True).predict(frames))
@@ -155,3 +156,64 @@ def test_ruined_weights_are_an_error_not_a_mask_of_class_0() -> None:
     model.mix[0, 0] = float("nan")
     with pytest.raises(UserError, match="not finite"):
         Predictor([model, Lopsided(2)], CONFIG, CPU)(IMAGES)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_halved(error: RuntimeError, capsys) -> None:
+    asked = []
+
+    class Greedy(Lopsided):
+        def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+            asked.append(len(image))
+            if len(image) > 2:
+                raise error
+            return super().forward(image)
+
+    predictor = Predictor([Greedy(1), Greedy(2)], CONFIG, CPU, tta=True)
+    expected = Predictor([Lopsided(1), Lopsided(2)], CONFIG, CPU, tta=True)(IMAGES)
+    for found, wanted in zip(predictor(IMAGES), expected, strict=True):
+        assert torch.allclose(found, wanted, atol=1e-6)
+    assert asked == [6, 3, 1, 1, 1, 1, 1, 1] + 6 * [1]  # What fits is remembered.
+    assert capsys.readouterr().out.count("out of memory") == 2
+
+
+def test_an_image_that_does_not_fit_alone_is_an_error() -> None:
+    class Hungry(Lopsided):
+        def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        Predictor([Hungry(1)], CONFIG, CPU)(IMAGES)
+
+
+def test_another_error_of_the_network_is_not_taken_for_lack_of_memory() -> None:
+    class Broken(Lopsided):
+        def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+            raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        Predictor([Broken(1)], CONFIG, CPU)(IMAGES)
+
+
+def test_reading_predicting_and_the_callers_work_overlap(tmp_path: Path) -> None:
+    """While the caller holds the first answer, the next batch is predicted and one more read."""
+    ids = write_frames(tmp_path, [(32, 64)] * 4)
+    config = parse_config({**BASE, "predict": {"batch_size": 1}}, "test")
+    frames = PredictionSet(FrameFolder(tmp_path, "test"), ids, config.data)
+    predicted = [threading.Event() for _ in ids]
+
+    class Counting(Lopsided):
+        def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+            next(event for event in predicted if not event.is_set()).set()
+            return super().forward(image)
+
+    for i, prediction in enumerate(Predictor([Counting(1)], config, CPU).predict(frames)):
+        assert prediction.id == ids[i]
+        if i + 1 < len(ids):
+            assert predicted[i + 1].wait(10), "the next image waits for this one's caller"

@@ -23,7 +23,7 @@ from nyuseg.errors import UserError
 from nyuseg.experiment import open_experiment
 from nyuseg.files import PROJECT, read_json
 from nyuseg.fitting import to_mask
-from nyuseg.frames import frame_path, list_ids, read_label, write_png
+from nyuseg.frames import FrameFolder, frame_path, list_ids, read_label, write_png
 from nyuseg.oof import check_pooling
 
 pytestmark = pytest.mark.slow
@@ -412,6 +412,7 @@ def test_real_frames_train_a_step_and_infer(name: str, batch: int, tmp_path: Pat
         pytest.skip(f"{root} is not on this machine: the frames must not be redistributed")
     config = load_config(PROJECT / "configs/exp060.yaml", [change[6:] for change in TINY])
     from nyuseg.dataset import PredictionSet, TrainingSet, make_loader
+    from nyuseg.inputs import training_inputs
     from nyuseg.losses import multitask_loss
     from nyuseg.model import build_model
     from nyuseg.predictor import Predictor
@@ -421,14 +422,15 @@ def test_real_frames_train_a_step_and_infer(name: str, batch: int, tmp_path: Pat
         update={"model": config.model.model_copy(update={"encoder_weights": None})}
     )
     model, device = build_model(config), torch.device("cpu")
-    samples = TrainingSet(root, ids, config, fold=0)
+    source = FrameFolder(root, "train")
+    samples = TrainingSet(source, ids, config, fold=0)
     loader = make_loader(samples, batch, 0, device, sampler=[(0, i) for i in range(batch)])
-    first = next(iter(loader))
+    first = training_inputs(next(iter(loader)), config.data, device)
     assert first["depth_valid"].any() and (first["label"] != 255).any()
     loss = multitask_loss(model(first["image"]), first, 0.1)["total"]
     loss.backward()
     assert torch.isfinite(loss)
-    frames = PredictionSet(root, "train", ids, config.data)
+    frames = PredictionSet(source, ids, config.data)
     for prediction in Predictor([model], config, device, tta=True).predict(frames):
         label = read_label(frame_path(root, "train", "label", prediction.id))
         mask = to_mask(prediction.probabilities, prediction.size, config.data.size)

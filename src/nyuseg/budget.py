@@ -29,7 +29,7 @@ class Budget:
         self.predictor, self.images, self.seconds, self.clock = predictor, images, seconds, clock
         self.started = clock()
         self.dropped: list[dict[str, Any]] = []
-        batch = predictor.config.predict.batch_size
+        batch = predictor.batch_size
         # Answers come in batches, one from each device in turn: only whole rounds tell a pace.
         round_size = batch * len(predictor.devices)
         self.interval = -(-LOOK_EVERY // round_size) * round_size

@@ -9,6 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from nyuseg.errors import UserError
 
+FREE = {
+    *("train.workers", "train.cache", "train.checkpointing", "train.compile"),
+    "predict.batch_size",
+}
 Channel = Literal["rgb", "inverse_depth", "linear_depth", "log_depth", "xy"]
 
 
@@ -93,6 +97,13 @@ class Train(Section):
 
     workers: processes that read and augment; null: up to 8 beside a GPU, none without one, where
     they would only take the cores from the network. precision: see device.autocast_dtype.
+
+    For small GPUs: accumulate computes a batch in so many parts and adds up their gradients (the
+    same step, but BatchNorm sees a part at a time); checkpointing forgets activations and computes
+    them again (the same step, a third slower). compile: torch.compile of the training step.
+
+    cache: where training frames are kept decoded: auto (.cache below the experiments' folder),
+    another folder, or null (read the PNG files in each epoch). The pictures are the same.
     """
 
     epochs: int = Field(30, ge=1)
@@ -102,6 +113,19 @@ class Train(Section):
     depth_loss: float = Field(0.1, ge=0)
     workers: int | None = Field(None, ge=0)
     precision: Literal["auto", "fp32"] = "auto"
+    accumulate: int = Field(1, ge=1)
+    checkpointing: bool = False
+    compile: bool = False
+    cache: str | None = "auto"
+
+    @model_validator(mode="after")
+    def _parts_of_two(self) -> "Train":
+        if self.batch_size % self.accumulate or self.batch_size // self.accumulate < 2:
+            raise ValueError(
+                f"accumulate: {self.batch_size} images cannot be {self.accumulate} equal parts of "
+                "two or more"
+            )
+        return self
 
 
 class Folds(Section):
@@ -112,10 +136,14 @@ class Folds(Section):
 
 
 class Predict(Section):
-    """Which checkpoint of a fold predicts, and how many images go through the network at once."""
+    """Which checkpoint of a fold predicts, and how many images make a batch.
+
+    batch_size: null is 8 on a GPU and 2 on a processor, whose caches a larger one would leave. A
+    batch that does not fit into the memory is halved, in any case.
+    """
 
     checkpoint: Literal["best", "last"] = "best"
-    batch_size: int = Field(8, ge=1)
+    batch_size: int | None = Field(None, ge=1)
 
 
 class Submission(Section):
@@ -181,7 +209,7 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
 
 def is_free(key: str) -> bool:
     """Whether a setting changes only where, how fast or in what format, not what is predicted."""
-    return key in {"train.workers", "predict.batch_size"} or key.startswith("submission.")
+    return key in FREE or key.startswith("submission.")
 
 
 def parse_config(values: dict[str, Any], source: str) -> Config:

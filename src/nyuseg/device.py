@@ -42,6 +42,17 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype if enabled else torch.bfloat16, enabled=enabled)
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch failed for lack of memory; its allocator on a processor has no own class."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back what torch keeps for later, so that smaller pieces find room."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def environment(device: torch.device, precision: str) -> dict[str, Any]:
     """Versions, device, threads, precision and the code's commit, for the record."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()

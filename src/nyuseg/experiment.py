@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from nyuseg.cache import FrameCache, open_cache
 from nyuseg.config import Config, dump_config, is_free, load_config, override_config
 from nyuseg.errors import UserError
 from nyuseg.files import read_json, remove_partial, write_json, write_text
@@ -21,7 +22,7 @@ from nyuseg.folds import (
     short_notice,
     write_folds,
 )
-from nyuseg.frames import KINDS, frame_path, list_ids
+from nyuseg.frames import KINDS, FrameFolder, frame_path, list_ids
 from nyuseg.locks import all_idle, only_writer
 
 
@@ -140,6 +141,15 @@ def open_experiment(name: str, oof: Path, overrides: Sequence[str] = ()) -> Expe
     if fold_hash(table) != facts["folds"]:
         raise UserError(f"{folder / 'folds.csv'}: changed since training; restore it")
     return Experiment(folder, config, table, Path(facts["input"]))
+
+
+def training_frames(experiment: Experiment) -> FrameCache | FrameFolder:
+    """The training frames, from the cache that the configuration names or from their files."""
+    wish = experiment.config.train.cache
+    if wish is None:
+        return FrameFolder(experiment.input, "train")
+    parent = experiment.folder.parent / ".cache" if wish == "auto" else Path(wish)
+    return open_cache(experiment.input, sorted(experiment.table["image_id"]), parent)
 
 
 def _require_same(before: Experiment, now: Experiment, data: str) -> None:

@@ -25,16 +25,18 @@ from nyuseg.dataset import (
     make_loader,
     mix_seed,
 )
-from nyuseg.device import autocast, autocast_dtype, environment
+from nyuseg.device import environment
 from nyuseg.errors import UserError
-from nyuseg.experiment import Experiment
+from nyuseg.experiment import Experiment, training_frames
 from nyuseg.files import remove_partial, write_text
 from nyuseg.folds import fold_hash
+from nyuseg.inputs import training_inputs
 from nyuseg.locks import deferred
-from nyuseg.losses import LossWatch, multitask_loss
+from nyuseg.losses import LossWatch
 from nyuseg.model import build_model
 from nyuseg.predictor import NotFiniteError, Predictor
 from nyuseg.progress import progress
+from nyuseg.step import TrainingStep
 from nyuseg.validate import validate
 
 COLUMNS = (
@@ -75,9 +77,11 @@ class FoldTrainer:
         self.epoch = 0
         self.best: dict[str, Any] = {"miou": -1.0}
         self.history: list[dict[str, Any]] = []
-        self.train = TrainingSet(experiment.input, self._training_ids(), self.config, fold)
+        ids = self._training_ids()
+        source = training_frames(experiment)
+        self.train = TrainingSet(source, ids, self.config, fold)
         held_out = experiment.ids(fold, held_out=True)
-        self.valid = PredictionSet(experiment.input, "train", held_out, self.config.data)
+        self.valid = PredictionSet(source, held_out, self.config.data)
         options = self.config.train
         self.sampler = EpochSampler(len(self.train), self.config.seed, fold)
         self.loader = make_loader(
@@ -94,11 +98,7 @@ class FoldTrainer:
         torch.manual_seed(mix_seed(self.config.seed, fold))
         self.model = build_model(self.config, pretrained=state is None)
         self.model.to(device, memory_format=torch.channels_last)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), options.lr, weight_decay=options.weight_decay, fused=True
-        )
-        half = autocast_dtype(device, options.precision) == torch.float16
-        self.scaler = torch.amp.GradScaler(device.type, enabled=half)
+        self.step = TrainingStep(self.model, options, device)
         if state is not None:
             self._restore(state)
 
@@ -140,8 +140,7 @@ class FoldTrainer:
         started = time.monotonic()
         options = self.config.train
         rate = learning_rate(options.lr, self.epoch, options.epochs)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self.step.set_rate(rate)
         # Dropout draws from torch's stream: seeded by epoch, it survives an interruption.
         torch.manual_seed(mix_seed(self.config.seed, self.fold, self.epoch))
         self.sampler.epoch = self.epoch
@@ -155,7 +154,7 @@ class FoldTrainer:
         values = [self.epoch, rate, *train]
         values += [valid[key] for key in ("loss", "segmentation", "depth")]
         values += [valid["miou"] or 0.0, valid["pixel_accuracy"] or 0.0]
-        values += [self.epoch * len(self.loader) - self._steps_taken()]
+        values += [self.epoch * len(self.loader) - self.step.taken()]
         self.history.append(dict(zip(COLUMNS, values, strict=True)))
         with deferred():
             self._keep(valid)
@@ -168,15 +167,9 @@ class FoldTrainer:
         watch = LossWatch(self.device)
         for batch in self._batches():
             with deferred():
-                with autocast(self.device, self.config.train.precision):
-                    output = self.model(batch["image"])
-                loss = multitask_loss(output, batch, self.config.train.depth_loss)
-                self.optimizer.zero_grad(set_to_none=True)
-                self.scaler.scale(loss["total"]).backward()
-                self.scaler.step(self.optimizer)
-                self.scaler.update()
-                sums += torch.stack([loss["total"], loss["segmentation"], loss["depth"]]).detach()
-                watch.see(loss["total"].detach(), batch["id"])
+                losses = self.step(batch)
+                sums += losses
+                watch.see(losses[0], batch["id"])
             self._stop_if(watch.bad_step(len(watch.ids) % LOOK_EVERY == 0), watch)
         self._stop_if(watch.bad_step(True), watch)
         return (sums / len(self.loader)).tolist()
@@ -196,15 +189,7 @@ class FoldTrainer:
     def _batches(self) -> Iterator[dict[str, Any]]:
         title = f"fold {self.fold} epoch {self.epoch + 1}/{self.config.train.epochs}"
         for batch in progress(iterate(self.loader), title, len(self.loader), "batch"):
-            for key in ("image", "label", "depth", "depth_valid"):
-                batch[key] = batch[key].to(self.device, non_blocking=True)
-            batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
-            yield batch
-
-    def _steps_taken(self) -> int:
-        """Steps that changed the weights; the loss scaler skips those with infinite gradients."""
-        first = next(iter(self.optimizer.state.values()), None)
-        return int(first["step"]) if first else 0
+            yield training_inputs(batch, self.config.data, self.device)
 
     def _keep(self, valid: dict[str, Any]) -> None:
         """Write what this epoch changed; best.pt last, because last.pt can make it again."""
@@ -215,8 +200,7 @@ class FoldTrainer:
             self.best = {"miou": miou, **score}
         state = {
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            **self.step.state_dict(),
             "best": self.best,
             "history": self.history,
             "folds": fold_hash(self.experiment.table),
@@ -232,13 +216,11 @@ class FoldTrainer:
     def _restore(self, state: dict[str, Any]) -> None:
         try:
             self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.step.load_state_dict(state)
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError):
             raise UserError(
                 f"{self.folder / 'last.pt'}: belongs to another network; use --fresh"
             ) from None
-        if state["scaler"] and self.scaler.is_enabled():  # Empty when it began without float16.
-            self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.best, self.history = state["epoch"], state["best"], state["history"]
         self._restore_best()
 

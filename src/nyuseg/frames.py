@@ -5,6 +5,8 @@
 Image: 8-bit RGB. Depth: 16-bit millimetres, 0 = missing. Label: 8-bit, 0..12, 255 = void.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -14,6 +16,7 @@ from nyuseg.classes import NUM_CLASSES, VOID
 from nyuseg.errors import UserError
 from nyuseg.files import require_safe_name, write_bytes
 
+Frame = dict[str, np.ndarray]
 KINDS = {"train": ("image", "depth", "label"), "test": ("image", "depth")}
 
 # OpenCV logs each undecodable file to stderr; our own error names it once.
@@ -68,6 +71,31 @@ def read_label(path: Path) -> np.ndarray:
         listed = ", ".join(map(str, values))
         raise UserError(f"{path}: labels outside 0..{NUM_CLASSES - 1} and {VOID}: {listed}")
     return pixels
+
+
+@dataclass(frozen=True)
+class FrameFolder:
+    """The frames of a split, read from their PNG files."""
+
+    root: Path
+    split: str
+
+    def read(self, image_id: str, kinds: Sequence[str] = ("image", "depth")) -> Frame:
+        """Read one frame at its native size: the arrays of read_image, read_depth, read_label.
+
+        Raises UserError, naming the file, when one is absent, broken, or of another size.
+        """
+        readers = {"image": read_image, "depth": read_depth, "label": read_label}
+        paths = {kind: frame_path(self.root, self.split, kind, image_id) for kind in kinds}
+        frame = {kind: readers[kind](path) for kind, path in paths.items()}
+        first, size = kinds[0], frame[kinds[0]].shape[:2]
+        for kind, pixels in frame.items():
+            if pixels.shape[:2] != size:
+                height, width = pixels.shape[:2]
+                raise UserError(
+                    f"{paths[kind]}: {kind} is {height}x{width}, its {first} {size[0]}x{size[1]}"
+                )
+        return frame
 
 
 def describe(pixels: np.ndarray) -> str:

@@ -12,14 +12,14 @@ from torch import nn
 
 from nyuseg.checkpoint import load_release
 from nyuseg.classes import CLASS_NAMES, NUM_CLASSES
-from nyuseg.dataset import PredictionSet, read_frame
+from nyuseg.dataset import PredictionSet
 from nyuseg.device import environment
 from nyuseg.errors import UserError
 from nyuseg.experiment import Experiment
 from nyuseg.files import atomic_folder, read_json, sha256_file, write_json
 from nyuseg.fitting import to_mask
 from nyuseg.folds import fold_hash
-from nyuseg.frames import list_ids, write_png
+from nyuseg.frames import FrameFolder, list_ids, write_png
 from nyuseg.locks import only_writer
 from nyuseg.predictor import Prediction, Predictor
 from nyuseg.preview import preview_row, preview_sheet
@@ -69,7 +69,7 @@ def infer(
     config = experiment.config
     models, hashes = load_folds(experiment, folds)
     predictor = Predictor(models, config, device, tta)
-    frames = PredictionSet(root, "test", list_ids(root, "test"), config.data)
+    frames = PredictionSet(FrameFolder(root, "test"), list_ids(root, "test"), config.data)
     with only_writer(folder), atomic_folder(folder, MANIFEST) as temporary:
         manifest = {
             "experiment": config.name,
@@ -133,7 +133,7 @@ def _write_files(
             sizes[prediction.id], digests[prediction.id] = mask.shape, digest(mask)
             pixels += np.bincount(mask.ravel(), minlength=NUM_CLASSES)
             if prediction.id in wanted:
-                frame = read_frame(frames.root, "test", prediction.id, with_label=False)
+                frame = frames.source.read(prediction.id)
                 rows.append(preview_row(frame["image"], frame["depth"], mask))
     titles = ["image", "depth (red: near, black: missing)", "prediction"]
     write_png(folder / "preview.png", preview_sheet(rows, titles))

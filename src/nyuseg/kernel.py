@@ -12,10 +12,10 @@ from torch import nn
 
 from nyuseg.budget import Budget
 from nyuseg.config import Config, parse_config
-from nyuseg.dataset import PredictionSet
+from nyuseg.dataset import PredictionSet, collate
 from nyuseg.errors import UserError
 from nyuseg.files import atomic_folder, read_json, sha256_file, write_json
-from nyuseg.frames import list_ids
+from nyuseg.frames import FrameFolder, list_ids
 from nyuseg.infer import MANIFEST, write_submission
 from nyuseg.integrity import image_sizes, require_clean
 from nyuseg.model import build_model
@@ -132,12 +132,12 @@ def find_frames(inputs: Path, config: Config, competition: str | None) -> Predic
     ids = list_ids(root, "test")
     others = f" (not of {', '.join(map(str, found[1:]))})" if found[1:] else ""
     print(f"{len(ids)} test images of {root}{others}", flush=True)
-    return PredictionSet(root, "test", ids, config.data)
+    return PredictionSet(FrameFolder(root, "test"), ids, config.data)
 
 
 def usable_formats(frames: PredictionSet, formats: list[str]) -> list[str]:
     """The formats that these images allow: without npy, said aloud, when their sizes differ."""
-    sizes = image_sizes(frames.root, "test")
+    sizes = image_sizes(frames.source.root, "test")
     if len(sizes) == 1 or "npy" not in formats:
         return formats
     print(f"!! images of {len(sizes)} sizes: submission.npy is left out !!", flush=True)
@@ -162,13 +162,13 @@ def announce(predictor: Predictor, frames: PredictionSet) -> float:
 
     Returns the seconds an image will take.
     """
-    size = min(len(frames), predictor.config.predict.batch_size)
-    images = torch.stack([frames[index]["image"] for index in range(size)])
+    size = min(len(frames), predictor.batch_size)
+    batch = collate([frames[index] for index in range(size)])
     for replica in range(len(predictor.devices)):  # The first call also chooses algorithms.
-        predictor(images, replica)
+        predictor.answer(batch, replica)
     _synchronize(predictor)
     started = time.monotonic()
-    predictor(images)
+    predictor.answer(batch)
     _synchronize(predictor)
     pace = (time.monotonic() - started) / size / len(predictor.devices)
     cpu = "on the CPU"

@@ -6,32 +6,47 @@ import torch.nn.functional as F
 from nyuseg.classes import VOID
 
 
+def valid_pixels(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """How many pixels of a batch count in each loss, at least 1: `segmentation` and `depth`."""
+    valid = {"segmentation": batch["label"] != VOID, "depth": batch["depth_valid"]}
+    return {name: mask.sum().clamp(min=1) for name, mask in valid.items()}
+
+
 def multitask_loss(
-    output: dict[str, torch.Tensor], batch: dict[str, torch.Tensor], depth_weight: float
+    output: dict[str, torch.Tensor],
+    batch: dict[str, torch.Tensor],
+    depth_weight: float,
+    counts: dict[str, torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Losses of a batch, as scalars: `segmentation`, `depth` (0 without a depth head), `total`.
 
     output: the model's, on the grid. batch: label int64 [N,H,W] with 255 void, depth [N,1,H,W]
     linear in 0..1 and depth_valid bool [N,1,H,W]. The grid is upsampled to the input here, in
     fp32. Void pixels and pixels without a depth count in neither the sum nor the mean; a batch
-    without any valid pixel gives 0, not NaN.
+    without any valid pixel gives 0, not NaN. counts: valid_pixels of the whole batch, when this is
+    a part of one: the parts' losses then add up to the batch's.
     """
     label = batch["label"]
-    segmentation = segmentation_loss(_upsample(output["logits"], label.shape[-2:]), label)
+    counts = counts or valid_pixels(batch)
+    logits = _upsample(output["logits"], label.shape[-2:])
+    segmentation = segmentation_loss(logits, label, counts["segmentation"])
     depth = segmentation.new_zeros(())
     if "depth" in output:
         prediction = _upsample(output["depth"], label.shape[-2:])
-        valid = batch["depth_valid"]
-        error = (prediction - batch["depth"]).abs() * valid
-        depth = error.sum() / valid.sum().clamp(min=1)
+        error = (prediction - batch["depth"]).abs() * batch["depth_valid"]
+        depth = error.sum() / counts["depth"]
     total = segmentation + depth_weight * depth
     return {"total": total, "segmentation": segmentation, "depth": depth}
 
 
-def segmentation_loss(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """Mean cross entropy over the pixels that are not void; logits [N,13,H,W], label [N,H,W]."""
-    total = F.cross_entropy(logits, label, ignore_index=VOID, reduction="sum")
-    return total / (label != VOID).sum().clamp(min=1)
+def segmentation_loss(
+    logits: torch.Tensor, label: torch.Tensor, count: torch.Tensor
+) -> torch.Tensor:
+    """Cross entropy, summed over the pixels that are not void and divided by their count.
+
+    logits: [N,13,H,W]; label: [N,H,W].
+    """
+    return F.cross_entropy(logits, label, ignore_index=VOID, reduction="sum") / count
 
 
 def _upsample(grid: torch.Tensor, size: torch.Size) -> torch.Tensor:

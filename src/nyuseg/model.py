@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from nyuseg.atrous import use_atrous
 from nyuseg.classes import NUM_CLASSES
 from nyuseg.config import Config
 from nyuseg.errors import UserError
@@ -29,6 +30,7 @@ class MultiTaskNet(nn.Module):
 
     def __init__(self, network: nn.Module, depth_head: bool) -> None:
         super().__init__()
+        use_atrous(network)
         self.encoder, self.decoder = network.encoder, network.decoder
         # smp's head is a convolution, an upsampling and an activation: only the first is wanted.
         self.segmentation_head = network.segmentation_head[0]

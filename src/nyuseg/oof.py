@@ -1,22 +1,24 @@
 """Out-of-fold predictions: written by each fold, pooled and re-scored from the files."""
 
-import io
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from nyuseg.arrays import ArrayFile
 from nyuseg.checkpoint import load_release
 from nyuseg.classes import CLASS_NAMES, NUM_CLASSES
 from nyuseg.dataset import PredictionSet
 from nyuseg.depth import DEPTH_MAX, DEPTH_MIN
 from nyuseg.device import environment
 from nyuseg.errors import UserError
-from nyuseg.experiment import Experiment
-from nyuseg.files import read_json, remove_partial, write_bytes, write_json, write_text
-from nyuseg.fitting import STRIDE, from_grid, to_mask
+from nyuseg.experiment import Experiment, training_frames
+from nyuseg.files import atomic_path, read_json, remove_partial, write_json, write_text
+from nyuseg.fitting import from_grid, to_mask
 from nyuseg.frames import frame_path, read_depth, read_label, write_png
 from nyuseg.locks import only_writer
 from nyuseg.metrics import confusion_matrix, summarize
@@ -41,32 +43,31 @@ def write_oof(experiment: Experiment, fold: int, device: torch.device) -> None:
     ids = experiment.ids(fold, held_out=True)
     if facts["valid_ids"] != ids:
         raise UserError(f"{folder / 'weights.json'}: validated on other images than fold {fold}")
-    frames = PredictionSet(experiment.input, "train", ids, config.data)
+    frames = PredictionSet(training_frames(experiment), ids, config.data)
     predictor = Predictor([model], config, device)
-    grid = [n // STRIDE for n in config.data.size]
     remove_partial(folder)
     remove_partial(experiment.folder / "masks", {f"{image_id}.png" for image_id in ids})
-    probabilities = np.empty((len(ids), NUM_CLASSES, *grid), np.float16)
-    depths = np.empty((len(ids), 1, *grid), np.float16) if config.model.depth_head else None
-    predictions = predictor.predict(frames)
-    title = f"fold {fold} out-of-fold"
-    for i, prediction in enumerate(progress(predictions, title, len(ids))):
-        mask = to_mask(prediction.probabilities, prediction.size, config.data.size)
-        write_png(experiment.mask_path(prediction.id), mask)
-        probabilities[i] = prediction.probabilities.cpu().numpy()
-        if depths is not None:
-            depths[i] = prediction.depth.cpu().numpy()
-    _save_array(folder / "oof_probs.npy", probabilities)
-    if depths is not None:
-        _save_array(folder / "oof_depth.npy", depths)
+    with ExitStack() as stack:
+        grids = {
+            kind: stack.enter_context(_array_file(folder / f"oof_{kind}.npy", len(ids)))
+            for kind in ("probs", "depth")[: 1 + config.model.depth_head]
+        }
+        predictions = predictor.predict(frames)
+        for prediction in progress(predictions, f"fold {fold} out-of-fold", len(ids)):
+            mask = to_mask(prediction.probabilities, prediction.size, config.data.size)
+            write_png(experiment.mask_path(prediction.id), mask)
+            parts = {"probs": prediction.probabilities, "depth": prediction.depth}
+            for kind, file in grids.items():
+                file.add(prediction.id, parts[kind].cpu().numpy())
     write_text(folder / "oof_ids.txt", "".join(f"{image_id}\n" for image_id in ids))
     write_json(folder / "fold.json", {key: facts[key] for key in FOLD_KEYS})
 
 
-def _save_array(path: Path, array: np.ndarray) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    write_bytes(path, buffer.getbuffer())
+@contextmanager
+def _array_file(path: Path, count: int) -> Iterator[ArrayFile]:
+    """A float16 file that grows image by image and appears when it is whole."""
+    with atomic_path(path) as temporary, ArrayFile(temporary, count, np.float16) as file:
+        yield file
 
 
 def pool(experiment: Experiment, device: torch.device) -> dict[str, Any]:
@@ -183,5 +184,5 @@ def _depth_errors(experiment: Experiment, fold: int) -> list[float]:
         truth = read_depth(frame_path(experiment.input, "train", "depth", image_id))
         size = experiment.config.data.size
         guess = from_grid(torch.from_numpy(grid.astype(np.float32)), truth.shape, size)
-        errors.append(depth_error(guess[0].numpy(), truth))
+        errors.append(float(depth_error(guess[0], truth)))
     return errors

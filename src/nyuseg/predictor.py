@@ -1,19 +1,20 @@
 """The only way from images to class probabilities. It never sees a label."""
 
 import copy
-from collections import deque
+import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
+from queue import SimpleQueue
 
 import torch
 from torch import nn
 
+from nyuseg.ahead import ahead, in_order
 from nyuseg.config import Config
-from nyuseg.dataset import PredictionSet, Sample, iterate, make_loader
-from nyuseg.device import autocast
+from nyuseg.dataset import PredictionSet, iterate, make_loader
+from nyuseg.device import autocast, free_memory, is_out_of_memory
 from nyuseg.errors import UserError
+from nyuseg.inputs import Sample, network_images
 from nyuseg.tta import make_views, view_names
 
 
@@ -39,7 +40,8 @@ class Predictor:
     """Averages the probabilities of K models x views, in fp32, on the decoder's grid.
 
     Validation, out-of-fold prediction, test inference and the Kaggle kernel all call it. With
-    several devices each holds all models and takes every n-th batch: the answer is the same.
+    several devices each holds all models and takes a batch when it has none: the answer is the
+    same.
     """
 
     def __init__(
@@ -57,6 +59,10 @@ class Predictor:
             [model.to(device, memory_format=torch.channels_last).eval() for model in replica]
             for device, replica in zip(self.devices, copies, strict=True)
         ]
+        default = 8 if self.devices[0].type == "cuda" else 2
+        self.batch_size = config.predict.batch_size or default
+        # How many images a network has been seen to take at once, all views counted.
+        self.fitting = sys.maxsize
         self.limit(len(models), len(self.views))
 
     def limit(self, models: int, views: int) -> None:
@@ -89,16 +95,42 @@ class Predictor:
     def _average(
         self, images: torch.Tensor, replica: int, precision: str
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        probabilities, depths = [], []
-        for view in self.views[: self.view_count]:
-            seen = self._keep_coordinates(view.augment_image(images), images)
-            for model in self.replicas[replica][: self.model_count]:
-                with autocast(images.device, precision):
-                    output = model(seen)
-                probabilities.append(view.deaugment_mask(output["logits"].float().softmax(1)))
+        """The mean over models and views; all views of a batch go through a network together."""
+        views = self.views[: self.view_count]
+        seen = torch.cat(
+            [self._keep_coordinates(view.augment_image(images), images) for view in views]
+        ).contiguous(memory_format=torch.channels_last)
+        probabilities, depths = _Mean(), _Mean()
+        for model in self.replicas[replica][: self.model_count]:
+            output = self._run(model, seen, precision)
+            for i, view in enumerate(views):
+                part = slice(i * len(images), (i + 1) * len(images))
+                probabilities.add(view.deaugment_mask(output["logits"][part].softmax(1)))
                 if "depth" in output:
-                    depths.append(view.deaugment_mask(output["depth"].float()))
-        return _mean(probabilities), _mean(depths) if depths else None
+                    depths.add(view.deaugment_mask(output["depth"][part]))
+        return probabilities.value(), depths.value() if depths.count else None
+
+    def _run(self, model: nn.Module, seen: torch.Tensor, precision: str) -> dict[str, torch.Tensor]:
+        """A network's answers in float32, for as many images at once as fit into the memory."""
+        parts: list[dict[str, torch.Tensor]] = []
+        first = 0
+        while first < len(seen):
+            part = seen[first : first + self.fitting]
+            try:
+                with autocast(seen.device, precision):
+                    output = model(part)
+            except RuntimeError as error:
+                if len(part) == 1 or not is_out_of_memory(error):
+                    raise
+                self.fitting = len(part) // 2
+            else:
+                parts.append({key: value.float() for key, value in output.items()})
+                first += len(part)
+                continue
+            # Here, after the exception and the tensors that it held on to are gone.
+            free_memory(seen.device)
+            print(f"out of memory: {self.fitting} images at once from now on", flush=True)
+        return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
     def _keep_coordinates(self, seen: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Coordinate channels say where a pixel lies in the input; a flipped view keeps them."""
@@ -109,34 +141,49 @@ class Predictor:
         return seen
 
     def predict(self, frames: PredictionSet) -> Iterator[Prediction]:
-        """Predict each frame of a set, in its order, a batch at a time."""
-        options = self.config
-        batch_size, workers = options.predict.batch_size, options.train.workers
-        loader = make_loader(frames, batch_size, workers, self.devices[0])
-        for batch, (probabilities, depth) in self._answers(iterate(loader)):
+        """Predict each frame of a set, in its order.
+
+        One batch is read and another predicted while the caller works on the answers of a third;
+        memory does not depend on the number of frames.
+        """
+        workers = self.config.train.workers
+        loader = make_loader(frames, self.batch_size, workers, self.devices[0])
+        count = len(self.devices)
+        idle: SimpleQueue[int] = SimpleQueue()
+        for replica in range(count):
+            idle.put(replica)
+
+        def answer(batch: Sample) -> tuple[Sample, tuple]:
+            replica = idle.get()
+            try:
+                return batch, self.answer(batch, replica)
+            finally:
+                idle.put(replica)
+
+        # As many threads as devices: each batch goes to one that has nothing to do.
+        batches = iterate(loader)
+        # Workers read ahead by themselves, and must not be started from another thread.
+        batches = batches if loader.num_workers else ahead(batches)
+        answers = in_order(answer, batches, count, count)
+        for batch, (probabilities, depth) in answers:
             for i, (image_id, size) in enumerate(zip(batch["id"], batch["size"], strict=True)):
                 one_depth = None if depth is None else depth[i]
                 yield Prediction(image_id, tuple(size), probabilities[i], one_depth)
 
-    def _answers(self, batches: Iterator[Sample]) -> Iterator[tuple[Sample, tuple]]:
-        """Batches with their answers, in order; one thread a device, one batch ahead on each."""
-        if len(self.devices) == 1:
-            yield from ((batch, self(batch["image"])) for batch in batches)
-            return
-        with ExitStack() as stack:
-            threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in self.devices]
-            waiting: deque = deque()
-            for number, batch in enumerate(batches):
-                replica = number % len(threads)
-                waiting.append((batch, threads[replica].submit(self, batch["image"], replica)))
-                if len(waiting) > len(threads):
-                    done, answer = waiting.popleft()
-                    yield done, answer.result()
-            yield from ((done, answer.result()) for done, answer in waiting)
+    def answer(self, batch: Sample, replica: int = 0) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As a call, for a batch of integer frames as dataset.collate makes it."""
+        return self(network_images(batch, self.config.data, self.devices[replica]), replica)
 
 
-def _mean(parts: list[torch.Tensor]) -> torch.Tensor:
-    total = parts[0].clone()
-    for part in parts[1:]:
-        total += part
-    return total / len(parts)
+class _Mean:
+    """A running mean of tensors, so that only one of them is kept."""
+
+    def __init__(self) -> None:
+        self.total, self.count = None, 0
+
+    def add(self, part: torch.Tensor) -> None:
+        self.total = part.clone() if self.total is None else self.total.add_(part)
+        self.count += 1
+
+    def value(self) -> torch.Tensor:
+        return self.total / self.count

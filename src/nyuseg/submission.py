@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from nyuseg.arrays import ArrayFile
 from nyuseg.classes import NUM_CLASSES
 from nyuseg.config import Submission
 from nyuseg.encoding import decode_mask, encode_mask
@@ -31,32 +32,6 @@ def parse_formats(text: str) -> list[str]:
         if name not in FILES:
             raise UserError(f"--format {text}: '{name}' is none of {', '.join(FILES)}")
     return formats
-
-
-class NpyWriter(AbstractContextManager):
-    """submission.npy: uint8 [N,H,W], in the order of the calls; all masks of one size."""
-
-    def __init__(self, folder: Path, count: int) -> None:
-        # Written in sequence: on a full disk a memory map would kill the process.
-        self.file, self.count = (folder / FILES["npy"]).open("wb"), count
-        self.size: tuple[int, ...] | None = None
-
-    def add(self, image_id: str, mask: np.ndarray) -> None:
-        if self.size is None:
-            self.size = mask.shape
-            shape = (self.count, *self.size)
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(self.file, header)
-        if mask.shape != self.size:
-            raise UserError(
-                f"image {image_id} is {mask.shape[0]}x{mask.shape[1]}, the first one "
-                f"{self.size[0]}x{self.size[1]}: submission.npy needs one size; "
-                "use --format rle,png"
-            )
-        self.file.write(mask.tobytes())
-
-    def __exit__(self, *exception: object) -> None:
-        self.file.close()
 
 
 class RleWriter(AbstractContextManager):
@@ -94,10 +69,10 @@ class PngWriter(AbstractContextManager):
 
 def make_writer(
     name: str, folder: Path, count: int, options: Submission
-) -> NpyWriter | RleWriter | PngWriter:
+) -> ArrayFile | RleWriter | PngWriter:
     """The writer of a format, to be used as a context; `count` is the number of images."""
     if name == "npy":
-        return NpyWriter(folder, count)
+        return ArrayFile(folder / FILES["npy"], count, np.uint8)
     return RleWriter(folder, options) if name == "rle" else PngWriter(folder)
 
 

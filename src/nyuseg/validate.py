@@ -8,59 +8,67 @@ import torch
 from nyuseg.classes import NUM_CLASSES, VOID
 from nyuseg.dataset import PredictionSet
 from nyuseg.depth import linear_depth
-from nyuseg.fitting import from_grid, to_mask
-from nyuseg.frames import frame_path, read_depth, read_label
-from nyuseg.metrics import confusion_matrix, summarize
-from nyuseg.predictor import Prediction, Predictor
+from nyuseg.fitting import from_grid, likeliest
+from nyuseg.metrics import summarize
+from nyuseg.predictor import Predictor
+
+PAIRS = NUM_CLASSES**2
 
 
 def validate(predictor: Predictor, frames: PredictionSet) -> dict[str, Any]:
     """Predict a set of training frames and score them at their native size.
 
     Returns `confusion` (int64 [13,13]), `miou`, `pixel_accuracy`, `class_iou` and the losses of
-    the report, `segmentation`, `depth` and `loss` (their weighted sum), averaged over images.
+    the report, `segmentation`, `depth` and `loss` (their weighted sum), averaged over images. All
+    is counted on the device, which is asked once, at the end.
     """
-    confusion = np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64)
-    losses = []
-    config = predictor.config
+    device, size = predictor.devices[0], predictor.config.data.size
+    counts = torch.zeros(PAIRS + 1, dtype=torch.int64, device=device)
+    losses = torch.zeros(2, dtype=torch.float64, device=device)
     for prediction in predictor.predict(frames):
-        label = read_label(frame_path(frames.root, frames.split, "label", prediction.id))
-        mask = to_mask(prediction.probabilities, prediction.size, config.data.size)
-        confusion += confusion_matrix(label, mask)
-        losses.append(
-            [
-                _cross_entropy(prediction, label, config.data.size),
-                _depth_error(prediction, frames, config.data.size),
-            ]
-        )
-    segmentation, depth = np.mean(losses, axis=0).tolist()
-    total = segmentation + config.train.depth_loss * depth
+        truth = frames.source.read(prediction.id, ("label", "depth"))
+        label = torch.from_numpy(truth["label"].astype(np.int64)).to(device, non_blocking=True)
+        probabilities = from_grid(prediction.probabilities.to(device), prediction.size, size)
+        count_pairs(counts, label, likeliest(probabilities))
+        losses[0] += cross_entropy(probabilities, label)
+        if prediction.depth is not None:
+            guess = from_grid(prediction.depth.to(device), prediction.size, size)[0]
+            losses[1] += depth_error(guess, truth["depth"])
+    confusion = counts[:PAIRS].view(NUM_CLASSES, NUM_CLASSES).cpu().numpy()
+    segmentation, depth = (losses / len(frames)).tolist()
+    total = segmentation + predictor.config.train.depth_loss * depth
     parts = {"loss": total, "segmentation": segmentation, "depth": depth}
     return {"confusion": confusion, **summarize(confusion), **parts}
 
 
-def _cross_entropy(prediction: Prediction, label: np.ndarray, size: tuple[int, int]) -> float:
-    probabilities = from_grid(prediction.probabilities, prediction.size, size)
-    truth = torch.from_numpy(label.astype(np.int64)).to(probabilities.device)
+def count_pairs(counts: torch.Tensor, truth: torch.Tensor, prediction: torch.Tensor) -> None:
+    """Add metrics.confusion_matrix of one image to counts, int64 [170], on its device.
+
+    truth: int64 [H,W], 0..12 or 255; prediction: int64 [H,W], 0..12. Void pixels are counted in
+    the last place, because to leave them out a GPU would have to be waited for.
+    """
+    pairs = torch.where(truth == VOID, PAIRS, truth * NUM_CLASSES + prediction).view(-1)
+    counts.index_add_(0, pairs, torch.ones_like(pairs))
+
+
+def cross_entropy(probabilities: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Mean cross entropy over the pixels that are not void; [13,H,W] and int64 [H,W] to [].
+
+    0 without a pixel.
+    """
     valid = truth != VOID
     chosen = probabilities.gather(0, truth.where(valid, 0)[None])[0]
     # The floor keeps one impossible pixel from deciding the mean of an image.
-    loss = -(chosen.clamp(min=1e-7).log() * valid).sum() / valid.sum().clamp(min=1)
-    return float(loss)
+    return -(chosen.clamp(min=1e-7).log() * valid).sum() / valid.sum().clamp(min=1)
 
 
-def _depth_error(prediction: Prediction, frames: PredictionSet, size: tuple[int, int]) -> float:
-    if prediction.depth is None:
-        return 0.0
-    path = frame_path(frames.root, frames.split, "depth", prediction.id)
-    guess = from_grid(prediction.depth, prediction.size, size)[0].cpu().numpy()
-    return depth_error(guess, read_depth(path))
-
-
-def depth_error(guess: np.ndarray, millimetres: np.ndarray) -> float:
+def depth_error(guess: torch.Tensor, millimetres: np.ndarray) -> torch.Tensor:
     """Mean absolute error over the pixels with a depth, in units of linear_depth (0..1).
 
     guess: float [H,W] in those units; millimetres: uint16 [H,W], 0 = missing. 0 without a pixel.
     """
-    error = np.abs(guess - linear_depth(millimetres))[millimetres > 0]
-    return float(error.mean()) if error.size else 0.0
+    truth, valid = (
+        torch.from_numpy(values).to(guess.device, non_blocking=True)
+        for values in (linear_depth(millimetres), millimetres > 0)
+    )
+    return ((guess - truth).abs() * valid).sum() / valid.sum().clamp(min=1)

@@ -1,0 +1,148 @@
+"""Training frames decoded once into one memory-mapped file, for all epochs, folds and processes.
+
+A frame takes 6 bytes a pixel: depth uint16, image uint8 x 3, label uint8, one after the other. The
+index says where each frame begins and which source files it was made from. The pictures are those
+of the PNG files, bit for bit; a file that has changed since makes the cache be built again.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nyuseg.ahead import in_order
+from nyuseg.errors import UserError
+from nyuseg.files import atomic_folder, read_json, sha256_file, write_json
+from nyuseg.frames import Frame, FrameFolder, frame_path
+from nyuseg.integrity import image_sizes
+from nyuseg.locks import only_writer
+from nyuseg.progress import progress
+
+INDEX, FRAMES = "index.json", "frames.bin"
+KINDS = ("depth", "image", "label")
+PIXEL_BYTES = 6
+# Counts up when the layout of the file changes.
+LAYOUT = 1
+
+
+class FrameCache:
+    """Reads frames out of a cache folder; a stand-in for FrameFolder(root, "train").
+
+    Processes share the memory: the file is mapped, not loaded.
+    """
+
+    split = "train"
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self.root, self.folder = root, folder
+        self.places = {key: tuple(place) for key, place in _read_index(folder)["frames"].items()}
+        self._bytes: np.ndarray | None = None
+
+    def read(self, image_id: str, kinds: Sequence[str] = ("image", "depth")) -> Frame:
+        """The arrays of one frame at its native size, read-only; see FrameFolder.read."""
+        if self._bytes is None:
+            self._bytes = np.asarray(np.memmap(self.folder / FRAMES, np.uint8, "r"))
+        first, height, width = self.places[image_id]
+        size = height * width
+        depth, image, label = np.split(
+            self._bytes[first : first + PIXEL_BYTES * size], [2 * size, 5 * size]
+        )
+        frame = {
+            "depth": depth.view(np.uint16).reshape(height, width),
+            "image": image.reshape(height, width, 3),
+            "label": label.reshape(height, width),
+        }
+        return {kind: frame[kind] for kind in kinds}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_bytes": None}  # Another process maps the file itself.
+
+
+def open_cache(root: Path, ids: Sequence[str], parent: Path) -> FrameCache | FrameFolder:
+    """The training frames of `root` from a cache below `parent`, built or renewed if need be.
+
+    With too little room on the disk the frames come from their files, and a line says so. Raises
+    UserError, naming it, for a file that is missing or broken.
+    """
+    key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]
+    folder = parent / f"{root.resolve().name}-{key}"
+    with only_writer(folder, wait=True):
+        reason = _stale(folder, root, ids)
+        if reason is None:
+            return FrameCache(root, folder)
+        pixels = max(height * width for width, height in image_sizes(root, "train"))
+        room = PIXEL_BYTES * pixels * len(ids)
+        parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(parent).free
+        if room > free:
+            print(
+                f"frame cache: needs {room / 1e9:.2f} GB, {free / 1e9:.2f} GB are free in {parent};"
+                " reading PNG files instead; --set train.cache=DIR puts it on another disk"
+            )
+            return FrameFolder(root, "train")
+        print(f"frame cache: {reason}; decoding {len(ids)} frames into {folder}", flush=True)
+        _build(folder, FrameFolder(root, "train"), ids)
+    return FrameCache(root, folder)
+
+
+def _build(folder: Path, source: FrameFolder, ids: Sequence[str]) -> None:
+    def decode(image_id: str) -> tuple[str, Frame, dict[str, list]]:
+        facts = _describe(source.root, image_id)  # Before: a change while reading shows next time.
+        return image_id, source.read(image_id, ("image", "depth", "label")), facts
+
+    places, files, position = {}, {}, 0
+    threads = os.cpu_count() or 1
+    with atomic_folder(folder, INDEX) as temporary, (temporary / FRAMES).open("wb") as file:
+        decoded = in_order(decode, ids, threads, 2 * threads)
+        for image_id, frame, facts in progress(decoded, "frame cache", len(ids)):
+            places[image_id] = [position, *frame["depth"].shape]
+            files |= facts
+            position += sum(file.write(np.ascontiguousarray(frame[kind])) for kind in KINDS)
+        facts = {"layout": LAYOUT, "bytes": position, "frames": places, "files": files}
+        write_json(temporary / INDEX, facts)
+
+
+def _describe(root: Path, image_id: str) -> dict[str, list]:
+    """Of each file of a frame: size, time of change in ns, SHA-256."""
+    facts = {}
+    for kind in KINDS:
+        path = frame_path(root, "train", kind, image_id)
+        now = path.stat()
+        facts[f"{kind}/{image_id}"] = [now.st_size, now.st_mtime_ns, sha256_file(path)]
+    return facts
+
+
+def _stale(folder: Path, root: Path, ids: Sequence[str]) -> str | None:
+    """Why a cache cannot be used; None when it can. A touched file is compared by its hash."""
+    try:
+        index = _read_index(folder)
+    except UserError:
+        return "a new one"
+    if index["layout"] != LAYOUT or list(index["frames"]) != list(ids):
+        return "made of other frames"
+    try:
+        whole = (folder / FRAMES).stat().st_size == index["bytes"]
+    except OSError:
+        whole = False
+    if not whole:
+        return "incomplete"
+    touched = {}
+    for key, (size, changed, digest) in index["files"].items():
+        path = root / "train" / f"{key}.png"
+        now = path.stat() if path.exists() else None
+        if now and (now.st_size, now.st_mtime_ns) == (size, changed):
+            continue
+        if now is None or now.st_size != size or sha256_file(path) != digest:
+            return f"{path} has changed"
+        touched[key] = [size, now.st_mtime_ns, digest]
+    if touched:
+        write_json(folder / INDEX, {**index, "files": {**index["files"], **touched}})
+    return None
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    return read_json(folder / INDEX, ("layout", "bytes", "frames", "files"))

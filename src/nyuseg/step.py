@@ -1,0 +1,76 @@
+"""One step of the optimizer, the same on every device."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from nyuseg.config import Train
+from nyuseg.device import autocast, autocast_dtype
+from nyuseg.inputs import Sample
+from nyuseg.losses import multitask_loss, valid_pixels
+from nyuseg.recompute import recompute_blocks
+
+
+class TrainingStep:
+    """A network with its optimizer and, for float16, its loss scaler.
+
+    Nothing in a step waits for the device: losses stay there, and the fused optimizer asks there
+    whether the gradients are finite.
+    """
+
+    def __init__(self, model: nn.Module, options: Train, device: torch.device) -> None:
+        self.options, self.device = options, device
+        if options.checkpointing:
+            recompute_blocks(model.encoder)
+        # The compiled function stands beside the model: names of weights and inference stay.
+        self.forward = torch.compile(model) if options.compile else model
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), options.lr, weight_decay=options.weight_decay, fused=True
+        )
+        half = autocast_dtype(device, options.precision) == torch.float16
+        self.scaler = torch.amp.GradScaler(device.type, enabled=half)
+
+    def __call__(self, batch: Sample) -> torch.Tensor:
+        """Take one step on a batch of inputs.training_inputs.
+
+        Returns the losses, on the device: float32 [3], total, segmentation, depth.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        counts = valid_pixels(batch)
+        losses = torch.zeros(3, device=self.device)
+        for part in _parts(batch, self.options.accumulate):
+            with autocast(self.device, self.options.precision):
+                output = self.forward(part["image"])
+            loss = multitask_loss(output, part, self.options.depth_loss, counts)
+            self.scaler.scale(loss["total"]).backward()
+            losses += torch.stack([loss["total"], loss["segmentation"], loss["depth"]]).detach()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return losses
+
+    def set_rate(self, rate: float) -> None:
+        """The learning rate from now on."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def taken(self) -> int:
+        """Steps that changed the weights; the loss scaler skips those with infinite gradients."""
+        first = next(iter(self.optimizer.state.values()), None)
+        return int(first["step"]) if first else 0
+
+    def state_dict(self) -> dict:
+        """What resuming needs beside the network's own state."""
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from a state_dict."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"] and self.scaler.is_enabled():  # Empty when it began without float16.
+            self.scaler.load_state_dict(state["scaler"])
+
+
+def _parts(batch: Sample, count: int) -> Iterator[Sample]:
+    size = len(batch["image"]) // count
+    for first in range(0, size * count, size):
+        yield {key: values[first : first + size] for key, values in batch.items()}

@@ -1,0 +1,167 @@
+"""The training step: parts add up to the batch, recomputing changes nothing, nothing waits."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nyuseg.config import Train, parse_config
+from nyuseg.errors import UserError
+from nyuseg.model import build_model
+from nyuseg.recompute import recompute_blocks
+from nyuseg.step import TrainingStep
+
+CPU = torch.device("cpu")
+
+
+def batch(count: int = 4) -> dict:
+    """Images of very different numbers of valid pixels, one of them without any."""
+    generator = torch.Generator().manual_seed(3)
+    label = torch.randint(0, 13, (count, 32, 64), generator=generator)
+    for i in range(count):
+        label[i, :, 20 * i :] = 255
+    label[1] = 255
+    return {
+        "image": torch.randn(count, 4, 32, 64, generator=generator),
+        "label": label,
+        "depth": torch.rand(count, 1, 32, 64, generator=generator),
+        "depth_valid": torch.rand(count, 1, 32, 64, generator=generator) > 0.3,
+        "id": [str(i) for i in range(count)],
+    }
+
+
+class WithoutNorm(nn.Module):
+    """A network without BatchNorm, so that a part of a batch is answered as in the whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.convolution = nn.Conv2d(4, 14, 5, stride=4, padding=2)
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        answer = self.convolution(image)
+        return {"logits": answer[:, :13], "depth": answer[:, 13:]}
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_parts_add_up_to_the_batch(parts: int) -> None:
+    whole, split = WithoutNorm(), WithoutNorm()
+    data = batch(8)
+    options = {"batch_size": 8, "precision": "fp32", "lr": 1e-3}
+    one = TrainingStep(whole, Train(**options), CPU)(data)
+    many = TrainingStep(split, Train(**options, accumulate=parts), CPU)(data)
+    assert torch.allclose(one, many, rtol=1e-5)
+    for a, b in zip(whole.parameters(), split.parameters(), strict=True):
+        assert torch.allclose(a.grad, b.grad, atol=1e-6)
+
+
+def network(encoder: str = "resnet18", **model: object) -> nn.Module:
+    values = {"name": "x", "model": {"encoder": encoder, "encoder_weights": None, **model}}
+    torch.manual_seed(0)
+    return build_model(parse_config(values, "test"))
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "tu-resnet18", "tu-convnext_atto"])
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
+def test_recomputing_changes_nothing(encoder: str, precision: str) -> None:
+    decoder = "fpn" if "convnext" in encoder else "deeplabv3plus"
+    plain = network(encoder, decoder=decoder)
+    thrifty = copy.deepcopy(plain)
+    states = []
+    for model, checkpointing in ((plain, False), (thrifty, True)):
+        options = Train(batch_size=4, precision=precision, checkpointing=checkpointing)
+        step = TrainingStep(model.train(), options, CPU)
+        torch.manual_seed(5)  # For dropout.
+        losses = [step(batch()) for _ in range(2)]
+        states.append((losses, model.state_dict()))
+    (first, wanted), (second, found) = states
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert wanted.keys() == found.keys()  # Running means and their counts are among them.
+    for name, value in wanted.items():
+        assert torch.equal(value, found[name]), name
+
+
+def test_recomputing_keeps_fewer_activations() -> None:
+    kept = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[-1] += tensor.numel()
+        return tensor
+
+    for checkpointing in (False, True):
+        model = network("resnet50").train()
+        if checkpointing:
+            recompute_blocks(model.encoder)
+        kept.append(0)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            features = model.encoder(batch()["image"])
+        assert features
+    # The hooks also see the blocks' inputs, which are kept; the rest is what is saved.
+    assert kept[1] < kept[0] / 3
+
+
+def test_an_encoder_without_blocks_is_told() -> None:
+    with pytest.raises(UserError, match="no repeated blocks"):
+        recompute_blocks(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()))
+
+
+class Looks(TorchDispatchMode):
+    """Collects the operations that make a GPU be waited for: a look at a value."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "equal", "unique")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, function, types, given=(), named=None):
+        name = function.overloadpacket.__name__
+        by_mask = name.startswith("index") and any(
+            one is not None and one.dtype == torch.bool
+            for many in given
+            if isinstance(many, list | tuple)
+            for one in many
+        )
+        if by_mask or any(name.startswith(word) for word in self.WAITING):
+            self.found.append(name)
+        return function(*given, **(named or {}))
+
+
+def test_the_guard_notices_a_look() -> None:
+    with Looks() as looks:
+        float(torch.ones(3).sum())
+        torch.ones(3)[torch.ones(3) > 0]
+    assert len(looks.found) == 2
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_step_never_looks_at_a_value(parts: int) -> None:
+    step = TrainingStep(network().train(), Train(batch_size=4, accumulate=parts), CPU)
+    data = batch()
+    step(data)
+    with Looks() as looks:
+        step(data)
+    assert looks.found == []
+
+
+def test_validation_never_looks_at_a_value() -> None:
+    from nyuseg.validate import count_pairs, cross_entropy, depth_error
+
+    generator = torch.Generator().manual_seed(0)
+    probabilities = torch.rand(13, 8, 9, generator=generator).softmax(0)
+    truth = torch.randint(0, 13, (8, 9), generator=generator)
+    truth[2:4] = 255
+    millimetres = torch.randint(0, 3, (8, 9), generator=generator).mul(900).numpy().astype("uint16")
+    counts = torch.zeros(170, dtype=torch.int64)
+    with Looks() as looks:
+        count_pairs(counts, truth, probabilities.max(0).indices)
+        cross_entropy(probabilities, truth)
+        depth_error(probabilities[0], millimetres)
+    assert looks.found == []
+    from nyuseg.metrics import confusion_matrix
+
+    mask = probabilities.argmax(0).numpy().astype("uint8")
+    expected = confusion_matrix(truth.numpy().astype("uint8"), mask)
+    assert (counts[:169].view(13, 13).numpy() == expected).all()
