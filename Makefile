@@ -5,7 +5,7 @@ RUN := $(BIN)/python src
 FOLDS := 0 1 2 3 4
 CHECKED := kaggle_kernel/checked
 
-.PHONY: demo test quick lint kernel-check
+.PHONY: demo test quick lint kernel-check bench
 
 # Every package is installed at the version that was tested; without -c, pip takes newer ones.
 .venv/installed: pyproject.toml constraints.txt
@@ -31,6 +31,10 @@ kernel-check: .venv/installed
 		$(RUN)/check_kernel.py --submission submissions/demo_tta --input input/demo \
 			--kernel $(CHECKED) || exit 1; \
 	done
+
+# Against a plain implementation of the same experiment; --full takes an hour.
+bench: .venv/installed
+	$(BIN)/python benchmarks/run.py
 
 test: .venv/installed
 	$(BIN)/python -m pytest

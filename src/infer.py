@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     formats = parse_formats(options.format)
     require_safe_name(options.experiment, "--experiment")
-    from nyuseg.device import pick_device
+    from nyuseg.device import pick_devices
     from nyuseg.experiment import open_experiment
     from nyuseg.infer import infer
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     require_clean(root, ["test"])
     folder = Path(options.submissions) / name
     print(f"{name}: folds {folds}, flip TTA {'on' if options.tta else 'off'}, data {root}")
-    manifest = infer(experiment, folds, options.tta, root, folder, formats, pick_device())
+    manifest = infer(experiment, folds, options.tta, root, folder, formats, pick_devices())
     cv = manifest["cv"]
     print(
         f"{manifest['images']} images in {manifest['seconds']} s, every file decoded and compared"

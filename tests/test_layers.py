@@ -16,7 +16,7 @@ LAYERS = {
     "kaggle_client kaggle_metadata locks metrics mounts notebook nyuv2_mat preview progress "
     "wheels demo demo.data demo.furniture demo.layout demo.materials demo.render demo.rooms "
     "demo.sensor demo.shapes demo.texture demo.things",
-    2: "atrous augment checkpoint dataset device fitting inputs losses model recompute "
+    2: "atrous augment checkpoint dataset device fitting fuse inputs losses model recompute "
     "submission tta",
     3: "budget experiment fit predictor space step validate",
     4: "cli infer kaggle_push kernel kernel_check leaderboard oof package report",

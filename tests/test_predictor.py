@@ -11,6 +11,7 @@ from torch import nn
 from nyuseg.config import parse_config
 from nyuseg.dataset import PredictionSet
 from nyuseg.errors import UserError
+from nyuseg.fitting import to_mask
 from nyuseg.frames import FrameFolder, frame_path, write_png
 from nyuseg.model import build_model
 from nyuseg.predictor import Predictor
@@ -104,7 +105,7 @@ def test_answers_do_not_depend_on_batches_or_workers(tmp_path: Path, workers: in
     options = {"decoder": "deeplabv3plus", "encoder": "tu-test_resnet", "encoder_weights": None}
     train = {"precision": "fp32", "workers": workers}
     results = []
-    for batch_size in (1, 3):
+    for batch_size in (1, 6):  # Of three images, as each has two views.
         values = {**BASE, "model": options, "train": train, "predict": {"batch_size": batch_size}}
         config = parse_config(values, "test")
         torch.manual_seed(0)
@@ -116,6 +117,7 @@ def test_answers_do_not_depend_on_batches_or_workers(tmp_path: Path, workers: in
     assert [tuple(p.size) for p in one] == sizes
     for a, b in zip(one, three, strict=True):
         assert torch.allclose(a.probabilities, b.probabilities, atol=1e-5)
+        assert np.array_equal(a.mask, to_mask(a.probabilities, a.size, config.data.size))
 
 
 def test_two_devices_give_the_answer_of_one_in_order(tmp_path: Path) -> None:

@@ -68,14 +68,12 @@ def open_cache(root: Path, ids: Sequence[str], parent: Path) -> FrameCache | Fra
     With too little room on the disk the frames come from their files, and a line says so. Raises
     UserError, naming it, for a file that is missing or broken.
     """
-    key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]
-    folder = parent / f"{root.resolve().name}-{key}"
+    folder = cache_folder(root, parent)
     with only_writer(folder, wait=True):
         reason = _stale(folder, root, ids)
         if reason is None:
             return FrameCache(root, folder)
-        pixels = max(height * width for width, height in image_sizes(root, "train"))
-        room = PIXEL_BYTES * pixels * len(ids)
+        room = cache_bytes(root, len(ids))
         parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(parent).free
         if room > free:
@@ -87,6 +85,17 @@ def open_cache(root: Path, ids: Sequence[str], parent: Path) -> FrameCache | Fra
         print(f"frame cache: {reason}; decoding {len(ids)} frames into {folder}", flush=True)
         _build(folder, FrameFolder(root, "train"), ids)
     return FrameCache(root, folder)
+
+
+def cache_folder(root: Path, parent: Path) -> Path:
+    """Where the frames of `root` are kept below `parent`."""
+    key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]
+    return parent / f"{root.resolve().name}-{key}"
+
+
+def cache_bytes(root: Path, count: int) -> int:
+    """Bytes that a cache of `count` training frames takes at most."""
+    return PIXEL_BYTES * count * max(height * width for width, height in image_sizes(root, "train"))
 
 
 def _build(folder: Path, source: FrameFolder, ids: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from nyuseg.config import Config
 from nyuseg.errors import UserError
 from nyuseg.files import read_json, sha256_file, write_bytes, write_json
-from nyuseg.model import build_model
+from nyuseg.model import load_network
 
 # What a checkpoint must hold to go on from.
 STATE_KEYS = frozenset({"model", "optimizer", "scaler", "epoch", "best", "history", "folds"})
@@ -123,12 +123,10 @@ def load_release(folder: Path, config: Config) -> tuple[nn.Module, dict[str, Any
         raise UserError(f"{path}: no such file; train this fold first")
     if sha256_file(path) != facts["sha256"]:
         raise UserError(f"{path}: not the file that weights.json records; copy the fold again")
-    model = build_model(config, pretrained=False)
     try:
-        model.load_state_dict(load_file(path))
+        return load_network(config, load_file(path)), facts
     except (RuntimeError, SafetensorError):
         raise UserError(
             f"{path}: these weights do not fit {config.model.encoder} + {config.model.decoder} "
             f"with {config.data.channel_count} input channels; the config is another experiment's"
         ) from None
-    return model, facts

@@ -136,10 +136,10 @@ class Folds(Section):
 
 
 class Predict(Section):
-    """Which checkpoint of a fold predicts, and how many images make a batch.
+    """Which checkpoint of a fold predicts, and how many images go through a network at once.
 
-    batch_size: null is 8 on a GPU and 2 on a processor, whose caches a larger one would leave. A
-    batch that does not fit into the memory is halved, in any case.
+    batch_size: views of an image count like images; null is 16 on a GPU and 4 on a processor,
+    whose caches a larger one would leave. A batch that does not fit into the memory is halved.
     """
 
     checkpoint: Literal["best", "last"] = "best"

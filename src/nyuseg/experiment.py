@@ -145,11 +145,16 @@ def open_experiment(name: str, oof: Path, overrides: Sequence[str] = ()) -> Expe
 
 def training_frames(experiment: Experiment) -> FrameCache | FrameFolder:
     """The training frames, from the cache that the configuration names or from their files."""
-    wish = experiment.config.train.cache
-    if wish is None:
+    if experiment.config.train.cache is None:
         return FrameFolder(experiment.input, "train")
-    parent = experiment.folder.parent / ".cache" if wish == "auto" else Path(wish)
-    return open_cache(experiment.input, sorted(experiment.table["image_id"]), parent)
+    ids = sorted(experiment.table["image_id"])
+    return open_cache(experiment.input, ids, cache_parent(experiment))
+
+
+def cache_parent(experiment: Experiment) -> Path:
+    """The folder that holds the frame caches of an experiment that has one."""
+    wish = experiment.config.train.cache
+    return experiment.folder.parent / ".cache" if wish == "auto" else Path(str(wish))
 
 
 def _require_same(before: Experiment, now: Experiment, data: str) -> None:

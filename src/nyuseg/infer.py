@@ -1,7 +1,7 @@
 """Test inference: the folds of an experiment, averaged, into a submission folder."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from nyuseg.ahead import in_order
 from nyuseg.checkpoint import load_release
 from nyuseg.classes import CLASS_NAMES, NUM_CLASSES
 from nyuseg.dataset import PredictionSet
@@ -17,7 +18,6 @@ from nyuseg.device import environment
 from nyuseg.errors import UserError
 from nyuseg.experiment import Experiment
 from nyuseg.files import atomic_folder, read_json, sha256_file, write_json
-from nyuseg.fitting import to_mask
 from nyuseg.folds import fold_hash
 from nyuseg.frames import FrameFolder, list_ids, write_png
 from nyuseg.locks import only_writer
@@ -36,8 +36,8 @@ def load_folds(experiment: Experiment, folds: list[int]) -> tuple[list[nn.Module
 
     Raises UserError when a fold is missing or was validated on another fold table.
     """
-    models, hashes = [], {}
-    for fold in folds:
+
+    def load(fold: int) -> tuple[nn.Module, str]:
         folder = experiment.fold_folder(fold)
         if not (folder / "weights.json").exists():
             raise UserError(
@@ -47,9 +47,12 @@ def load_folds(experiment: Experiment, folds: list[int]) -> tuple[list[nn.Module
         model, facts = load_release(folder, experiment.config)
         if facts["fold"] != fold or facts["folds"] != fold_hash(experiment.table):
             raise UserError(f"{folder}: these weights were validated on another fold table")
-        models.append(model)
-        hashes[str(fold)] = facts["sha256"]
-    return models, hashes
+        return model, facts["sha256"]
+
+    # Most of it is hashing, which threads do side by side.
+    loaded = list(in_order(load, folds, threads=4, depth=4))
+    models = [model for model, _ in loaded]
+    return models, {str(fold): digest for fold, (_, digest) in zip(folds, loaded, strict=True)}
 
 
 def infer(
@@ -59,7 +62,7 @@ def infer(
     root: Path,
     folder: Path,
     formats: list[str],
-    device: torch.device,
+    device: torch.device | Sequence[torch.device],
 ) -> dict[str, Any]:
     """Predict root/test with the mean of some folds and write `folder`; returns the manifest.
 
@@ -127,7 +130,7 @@ def _write_files(
         ]
         predictions = watch(predictor.predict(frames))
         for prediction in progress(predictions, "test", count):
-            mask = to_mask(prediction.probabilities, prediction.size, config.data.size)
+            mask = prediction.mask
             for writer in writers:
                 writer.add(prediction.id, mask)
             sizes[prediction.id], digests[prediction.id] = mask.shape, digest(mask)

@@ -13,12 +13,13 @@ from torch import nn
 from nyuseg.budget import Budget
 from nyuseg.config import Config, parse_config
 from nyuseg.dataset import PredictionSet, collate
+from nyuseg.device import pick_devices
 from nyuseg.errors import UserError
 from nyuseg.files import atomic_folder, read_json, sha256_file, write_json
 from nyuseg.frames import FrameFolder, list_ids
 from nyuseg.infer import MANIFEST, write_submission
 from nyuseg.integrity import image_sizes, require_clean
-from nyuseg.model import build_model
+from nyuseg.model import load_network
 from nyuseg.mounts import describe, find_all
 from nyuseg.predictor import Predictor
 
@@ -48,7 +49,7 @@ def run(
     facts, config, models = load_package(package, fingerprint)
     frames = find_frames(inputs, config, facts["competition"])
     formats = usable_formats(frames, facts["formats"])
-    predictor = Predictor(models, config, all_devices(), facts["tta"])
+    predictor = Predictor(models, config, pick_devices(), facts["tta"])
     planned = {"folds": len(models), "views": predictor.view_names}
     budget = Budget(predictor, len(frames), budget_hours * 3600 - (time.time() - started))
     print(f"loaded after {time.time() - started:.0f} s", flush=True)
@@ -106,15 +107,13 @@ def load_package(package: Path, fingerprint: str) -> tuple[dict[str, Any], Confi
 
 
 def _load(path: Path, config: Config) -> nn.Module:
-    model = build_model(config, pretrained=False)
     try:
-        model.load_state_dict(load_file(path))  # Half precision becomes the network's float32.
+        return load_network(config, load_file(path))
     except RuntimeError:
         raise UserError(
             f"{path}: does not fit {config.model.encoder} as this image's timm builds it; pin the "
             "kernel's image or package with that version of timm"
         ) from None
-    return model
 
 
 def find_frames(inputs: Path, config: Config, competition: str | None) -> PredictionSet:
@@ -142,13 +141,6 @@ def usable_formats(frames: PredictionSet, formats: list[str]) -> list[str]:
         return formats
     print(f"!! images of {len(sizes)} sizes: submission.npy is left out !!", flush=True)
     return [name for name in formats if name != "npy"] or ["rle"]
-
-
-def all_devices() -> list[torch.device]:
-    """Every GPU, or the processor when there is none."""
-    torch.backends.cudnn.benchmark = True  # Every batch has the same shape.
-    count = torch.cuda.device_count()
-    return [torch.device("cuda", index) for index in range(count)] or [torch.device("cpu")]
 
 
 def _synchronize(predictor: Predictor) -> None:

@@ -1,8 +1,10 @@
 """The network: a shared encoder and decoder, a segmentation head and a depth head."""
 
+import copy
 import logging
 import re
 from collections.abc import Collection
+from functools import lru_cache
 from pathlib import Path
 
 import segmentation_models_pytorch as smp
@@ -17,6 +19,7 @@ from nyuseg.classes import NUM_CLASSES
 from nyuseg.config import Config
 from nyuseg.errors import UserError
 from nyuseg.fitting import STRIDE
+from nyuseg.fuse import Pairs, find_pairs, fold_batchnorm
 
 
 class MultiTaskNet(nn.Module):
@@ -66,6 +69,42 @@ def build_model(config: Config, pretrained: bool = True) -> MultiTaskNet:
     elif weights is not None:
         _load_encoder(network.encoder, Path(weights), options.input_init)
     return MultiTaskNet(network, options.depth_head)
+
+
+def load_network(config: Config, state: dict[str, torch.Tensor]) -> MultiTaskNet:
+    """The network of a configuration with these weights, for inference alone.
+
+    Nothing is initialised that the weights will replace, half precision becomes float32, and
+    BatchNorm is folded into the convolutions. Raises RuntimeError when the weights do not fit.
+    """
+    weights = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    skeleton, pairs = _skeleton(config)
+    if skeleton is None:
+        network = build_model(config, pretrained=False).eval()
+        network.load_state_dict(weights)
+    else:
+        network = copy.deepcopy(skeleton)
+        network.load_state_dict(weights, assign=True)
+    fold_batchnorm(network, pairs)
+    return network
+
+
+@lru_cache(maxsize=1)
+def _skeleton(config: Config) -> tuple[MultiTaskNet | None, Pairs]:
+    """The network without memory for its weights, and what fold_batchnorm can fold in it.
+
+    None for an encoder that computes while it is built, or keeps what no weights file holds.
+    """
+    try:
+        with torch.device("meta"):
+            network = build_model(config, pretrained=False).to("meta").eval()
+            image = torch.empty(1, config.data.channel_count, *config.data.size)
+        pairs = find_pairs(network, image)
+    except (UserError, NotImplementedError, RuntimeError):
+        return None, ()
+    held = set(network.state_dict())
+    every = {name for name, _ in (*network.named_parameters(), *network.named_buffers())}
+    return (network, pairs) if every <= held else (None, ())
 
 
 def _build_network(config: Config, imagenet: bool) -> nn.Module:

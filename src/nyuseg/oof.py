@@ -18,7 +18,7 @@ from nyuseg.device import environment
 from nyuseg.errors import UserError
 from nyuseg.experiment import Experiment, training_frames
 from nyuseg.files import atomic_path, read_json, remove_partial, write_json, write_text
-from nyuseg.fitting import from_grid, to_mask
+from nyuseg.fitting import from_grid
 from nyuseg.frames import frame_path, read_depth, read_label, write_png
 from nyuseg.locks import only_writer
 from nyuseg.metrics import confusion_matrix, summarize
@@ -54,8 +54,7 @@ def write_oof(experiment: Experiment, fold: int, device: torch.device) -> None:
         }
         predictions = predictor.predict(frames)
         for prediction in progress(predictions, f"fold {fold} out-of-fold", len(ids)):
-            mask = to_mask(prediction.probabilities, prediction.size, config.data.size)
-            write_png(experiment.mask_path(prediction.id), mask)
+            write_png(experiment.mask_path(prediction.id), prediction.mask)
             parts = {"probs": prediction.probabilities, "depth": prediction.depth}
             for kind, file in grids.items():
                 file.add(prediction.id, parts[kind].cpu().numpy())

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,22 +15,25 @@ from nyuseg.config import Config
 from nyuseg.dataset import PredictionSet, iterate, make_loader
 from nyuseg.device import autocast, free_memory, is_out_of_memory
 from nyuseg.errors import UserError
+from nyuseg.fitting import to_mask
 from nyuseg.inputs import Sample, network_images
 from nyuseg.tta import make_views, view_names
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is predicted of one frame, on the grid of the padded input (see fitting).
+    """What is predicted of one frame.
 
-    probabilities: float32 [13,h,w], summing to 1 over the classes. depth: float32 [1,h,w], linear
-    in 0..1, or None without a depth head. size: the frame's native height and width.
+    size: the frame's native height and width. On the grid of the padded input (see fitting), on
+    the device: probabilities, float32 [13,h,w], summing to 1 over the classes, and depth, float32
+    [1,h,w], linear in 0..1, or None without a depth head. mask: uint8 [size], 0..12.
     """
 
     id: str
     size: tuple[int, int]
     probabilities: torch.Tensor
     depth: torch.Tensor | None
+    mask: np.ndarray
 
 
 class NotFiniteError(UserError):
@@ -59,8 +63,8 @@ class Predictor:
             [model.to(device, memory_format=torch.channels_last).eval() for model in replica]
             for device, replica in zip(self.devices, copies, strict=True)
         ]
-        default = 8 if self.devices[0].type == "cuda" else 2
-        self.batch_size = config.predict.batch_size or default
+        together = config.predict.batch_size or (16 if self.devices[0].type == "cuda" else 4)
+        self.batch_size = max(1, together // len(self.views))
         # How many images a network has been seen to take at once, all views counted.
         self.fitting = sys.maxsize
         self.limit(len(models), len(self.views))
@@ -153,10 +157,10 @@ class Predictor:
         for replica in range(count):
             idle.put(replica)
 
-        def answer(batch: Sample) -> tuple[Sample, tuple]:
+        def predictions(batch: Sample) -> list[Prediction]:
             replica = idle.get()
             try:
-                return batch, self.answer(batch, replica)
+                return self._predictions(batch, replica)
             finally:
                 idle.put(replica)
 
@@ -164,11 +168,21 @@ class Predictor:
         batches = iterate(loader)
         # Workers read ahead by themselves, and must not be started from another thread.
         batches = batches if loader.num_workers else ahead(batches)
-        answers = in_order(answer, batches, count, count)
-        for batch, (probabilities, depth) in answers:
-            for i, (image_id, size) in enumerate(zip(batch["id"], batch["size"], strict=True)):
-                one_depth = None if depth is None else depth[i]
-                yield Prediction(image_id, tuple(size), probabilities[i], one_depth)
+        for answers in in_order(predictions, batches, count, count):
+            yield from answers
+
+    def _predictions(self, batch: Sample, replica: int) -> list[Prediction]:
+        probabilities, depth = self.answer(batch, replica)
+        return [
+            Prediction(
+                image_id,
+                tuple(size),
+                probabilities[i],
+                None if depth is None else depth[i],
+                to_mask(probabilities[i], tuple(size), self.config.data.size),
+            )
+            for i, (image_id, size) in enumerate(zip(batch["id"], batch["size"], strict=True))
+        ]
 
     def answer(self, batch: Sample, replica: int = 0) -> tuple[torch.Tensor, torch.Tensor | None]:
         """As a call, for a batch of integer frames as dataset.collate makes it."""

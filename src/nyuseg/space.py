@@ -5,9 +5,10 @@ from pathlib import Path
 
 import torch
 
+from nyuseg.cache import cache_bytes, cache_folder
 from nyuseg.classes import NUM_CLASSES
 from nyuseg.errors import UserError
-from nyuseg.experiment import Experiment
+from nyuseg.experiment import Experiment, cache_parent
 from nyuseg.fitting import STRIDE
 from nyuseg.model import build_model
 
@@ -31,7 +32,16 @@ def required_bytes(experiment: Experiment, folds: list[int]) -> int:
     # A mask compresses to a few kilobytes; a pixel a byte would be the worst.
     image = grid * (NUM_CLASSES + 1) + height * width // 8
     images = sum(len(experiment.ids(fold, held_out=True)) for fold in folds)
-    return weights * (KEPT * len(folds) + WORKING) + image * images
+    return weights * (KEPT * len(folds) + WORKING) + image * images + _cache_bytes(experiment)
+
+
+def _cache_bytes(experiment: Experiment) -> int:
+    """What a frame cache will take beside the experiments; one elsewhere looks after itself."""
+    if experiment.config.train.cache != "auto":
+        return 0
+    if cache_folder(experiment.input, cache_parent(experiment)).exists():
+        return 0
+    return cache_bytes(experiment.input, len(experiment.table))
 
 
 def require_space(experiment: Experiment, folds: list[int]) -> None:
@@ -44,8 +54,8 @@ def require_space(experiment: Experiment, folds: list[int]) -> None:
     if needed > free:
         raise UserError(
             f"{experiment.folder}: {len(folds)} folds need about {needed / 1e9:.2f} GB, "
-            f"{free / 1e9:.2f} GB are free; make room, use --oof on another disk, or train fewer "
-            "folds at once"
+            f"{free / 1e9:.2f} GB are free; make room, use --oof on another disk, "
+            "--set train.cache=null, or train fewer folds at once"
         )
 
 
