@@ -66,7 +66,7 @@ class Plan:
         )
 
 
-SHORT = Plan(rounds=3, batch_size=2, samples=48, images=2, counts=(20, 500))
+SHORT = Plan(rounds=3, batch_size=2, samples=48, images=3, counts=(20, 500))
 FULL = Plan(rounds=5, batch_size=4, samples=240, images=8, counts=(20, 500, 2000))
 
 
@@ -107,12 +107,17 @@ def compare(section: Section, values: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def measure_memory(job: Job, counts: tuple[int, ...]) -> dict[str, Any]:
-    """Peak memory of our inference by number of images, and by how many percent it grows."""
+    """Peak memory of our inference by number of images, and by how many percent it grows.
+
+    The first number of images is run three times, and the median taken: a peak depends on how the
+    threads happen to meet, by some percent.
+    """
     job, runs = replace(job, encoder=SMALL), []
-    for count in counts:
+    for count in (*counts[:1] * 2, *counts):
         say(f"memory: predicting {count} images with a small network")
         runs.append(call("workers", "memory", job, count))
-    growth = 100 * (max(run["mb"] for run in runs[1:]) / runs[0]["mb"] - 1)
+    first = median(run["mb"] for run in runs if run["images"] == counts[0])
+    growth = 100 * (max(run["mb"] for run in runs if run["images"] != counts[0]) / first - 1)
     return {"runs": runs, "growth_percent": growth, "bar": GROWTH_BAR, "met": growth <= GROWTH_BAR}
 
 

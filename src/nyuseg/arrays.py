@@ -1,5 +1,6 @@
-"""NumPy files written one entry at a time, so that memory does not grow with their length."""
+"""NumPy files written and read one entry at a time: memory does not grow with their length."""
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -38,3 +39,24 @@ class ArrayFile(AbstractContextManager):
 
     def __exit__(self, *exception: object) -> None:
         self.file.close()
+
+
+def map_array(path: Path) -> np.ndarray:
+    """An .npy file as a read-only memory map. Raises UserError, naming it, for another file."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{path}: not a NumPy array ({error}); restore or rewrite it") from None
+    if not isinstance(array, np.ndarray) or not array.ndim:
+        raise UserError(f"{path}: not a NumPy array of several entries")
+    return array
+
+
+def read_entries(path: Path) -> Iterator[np.ndarray]:
+    """The entries of an .npy file, one after another.
+
+    Each is mapped on its own: of a map of the whole file, every page that was read once would
+    count as this process's memory. Raises UserError as map_array does.
+    """
+    for index in range(len(map_array(path))):
+        yield np.array(map_array(path)[index])

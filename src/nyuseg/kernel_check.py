@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nyuseg.arrays import map_array, read_entries
 from nyuseg.errors import UserError
 from nyuseg.files import read_json
 from nyuseg.infer import MANIFEST
@@ -140,10 +141,12 @@ def agreement(one: Path, other: Path) -> float:
     for path in (one, other):
         if not (path / "submission.npy").exists():
             raise UserError(f"{path}: no submission.npy to compare; use --format npy,rle,png")
-    masks, others = (np.load(path / "submission.npy", mmap_mode="r") for path in (one, other))
+    paths = [path / "submission.npy" for path in (one, other)]
+    masks, others = (map_array(path) for path in paths)
     if masks.shape != others.shape:
         raise UserError(f"{one} holds {masks.shape}, {other} {others.shape}")
-    return float((masks == others).mean())
+    pairs = zip(*(read_entries(path) for path in paths), strict=True)
+    return sum(np.count_nonzero(a == b) for a, b in pairs) / masks.size
 
 
 def check(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nyuseg.arrays import ArrayFile
+from nyuseg.arrays import ArrayFile, map_array, read_entries
 from nyuseg.checkpoint import load_release
 from nyuseg.classes import CLASS_NAMES, NUM_CLASSES
 from nyuseg.dataset import PredictionSet
@@ -173,13 +173,9 @@ def _depth_errors(experiment: Experiment, fold: int) -> list[float]:
         return []
     errors = []
     ids = read_oof_ids(experiment, fold)
-    try:
-        grids = np.load(path, mmap_mode="r")
-    except (ValueError, EOFError):
-        raise UserError(f"{path}: not a NumPy array; restore it, or use --fresh") from None
-    if len(grids) != len(ids):
-        raise UserError(f"{path}: {len(grids)} depth maps for {len(ids)} images")
-    for grid, image_id in zip(grids, ids, strict=True):
+    if len(map_array(path)) != len(ids):
+        raise UserError(f"{path}: {len(map_array(path))} depth maps for {len(ids)} images")
+    for grid, image_id in zip(read_entries(path), ids, strict=True):
         truth = read_depth(frame_path(experiment.input, "train", "depth", image_id))
         size = experiment.config.data.size
         guess = from_grid(torch.from_numpy(grid.astype(np.float32)), truth.shape, size)

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from nyuseg.arrays import ArrayFile
+from nyuseg.arrays import ArrayFile, map_array, read_entries
 from nyuseg.classes import NUM_CLASSES
 from nyuseg.config import Submission
 from nyuseg.encoding import decode_mask, encode_mask
@@ -105,15 +105,12 @@ def read_masks(
 
 
 def _read_npy(path: Path, sizes: Sizes, _: Submission) -> Iterator[tuple[str, np.ndarray]]:
-    try:
-        masks = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise UserError(f"{path}: not a NumPy array ({error})") from None
-    if not isinstance(masks, np.ndarray) or not np.issubdtype(masks.dtype, np.integer):
+    masks = map_array(path)
+    if not np.issubdtype(masks.dtype, np.integer):
         raise UserError(f"{path}: not an array of whole numbers")
     if masks.ndim != 3 or len(masks) != len(sizes):
         raise UserError(f"{path}: holds {masks.shape}, expected [{len(sizes)}, H, W]")
-    for image_id, mask in zip(sorted(sizes), masks, strict=True):
+    for image_id, mask in zip(sorted(sizes), read_entries(path), strict=True):
         if mask.min(initial=0) < 0 or mask.max(initial=0) > 255:
             raise UserError(f"{path}: image {image_id} holds values outside 0..255")
         yield image_id, mask.astype(np.uint8)
