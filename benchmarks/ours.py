@@ -20,7 +20,7 @@ from nyuseg.checkpoint import release_weights
 from nyuseg.config import Config, load_config
 from nyuseg.dataset import TrainingSet, iterate, make_loader
 from nyuseg.demo.data import write_demo
-from nyuseg.device import autocast_dtype, pick_device
+from nyuseg.device import autocast_dtype, pick_device, pick_devices
 from nyuseg.encoding import encode_mask
 from nyuseg.experiment import Experiment, create_experiment, open_experiment, training_frames
 from nyuseg.files import write_text
@@ -119,7 +119,7 @@ def infer(data: Path, work: Path, encoder: str, size: Size) -> Path:
     experiment = open_experiment(configure(encoder, size).name, work / "oof")
     folds = list(range(experiment.config.folds.count))
     folder = work / "submissions/five_folds"
-    inference.infer(experiment, folds, True, data, folder, ["rle"], CPU)
+    inference.infer(experiment, folds, True, data, folder, ["rle"], pick_devices())
     return folder / FILES["rle"]
 
 
@@ -127,7 +127,7 @@ def infer_all_formats(data: Path, work: Path, encoder: str, size: Size) -> None:
     """Predict data/test with one fold and one view, into every format of a submission."""
     experiment = open_experiment(configure(encoder, size).name, work / "oof")
     folder = work / "submissions/all_formats"
-    inference.infer(experiment, [0], False, data, folder, list(FILES), CPU)
+    inference.infer(experiment, [0], False, data, folder, list(FILES), pick_devices())
 
 
 def encode(mask: np.ndarray) -> list[str]:

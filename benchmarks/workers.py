@@ -206,9 +206,13 @@ def many_images(data: Path, work: Path, count: int) -> Path:
     return root
 
 
-def memory(job: Job, count: int) -> dict[str, float]:
-    """Our inference of `count` images with one fold; to be called in a fresh process."""
+def memory(job: Job, counts: tuple[int, ...]) -> list[dict[str, float]]:
+    """Our inference of so many images with one fold; the peak is that of this process so far."""
     contender = start("ours")
+    return [_memory(contender, job, count) for count in counts]
+
+
+def _memory(contender: Any, job: Job, count: int) -> dict[str, float]:
     images = many_images(job.data, job.work, count)
     started = time.perf_counter()
     contender.infer_all_formats(images, *job.place[1:])

@@ -124,10 +124,11 @@ def test_two_devices_give_the_answer_of_one_in_order(tmp_path: Path) -> None:
     ids = write_frames(tmp_path, [(32, 64)] * 7)
     config = parse_config({**BASE, "predict": {"batch_size": 2}}, "test")
     frames = PredictionSet(FrameFolder(tmp_path, "test"), ids, config.data)
-    models = [Lopsided(1), Lopsided(2)]
+    models, threads = [Lopsided(1), Lopsided(2)], torch.get_num_threads()
     one = list(Predictor(models, config, CPU, tta=True).predict(frames))
     two = list(Predictor(models, config, [CPU, CPU], tta=True).predict(frames))
     assert [p.id for p in two] == ids
+    assert torch.get_num_threads() == threads
     assert all(torch.equal(a.probabilities, b.probabilities) for a, b in zip(one, two, strict=True))
 
 

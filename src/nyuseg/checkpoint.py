@@ -16,6 +16,7 @@ from nyuseg.errors import UserError
 from nyuseg.files import read_json, sha256_file, write_bytes, write_json
 from nyuseg.model import load_network
 
+WEIGHTS = "weights.safetensors"
 # What a checkpoint must hold to go on from.
 STATE_KEYS = frozenset({"model", "optimizer", "scaler", "epoch", "best", "history", "folds"})
 
@@ -105,8 +106,8 @@ def _load_state(path: Path) -> dict[str, Any]:
 
 
 def release_weights(folder: Path, model_state: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Write weights.safetensors and, after it, weights.json with its hash and `facts`."""
-    path = folder / "weights.safetensors"
+    """Write the weights and, after it, weights.json with its hash and `facts`."""
+    path = folder / WEIGHTS
     write_bytes(path, save({key: tensor.contiguous() for key, tensor in model_state.items()}))
     write_json(folder / "weights.json", {**facts, "sha256": sha256_file(path)})
 
@@ -117,14 +118,26 @@ def load_release(folder: Path, config: Config) -> tuple[nn.Module, dict[str, Any
     Raises UserError when a file is missing, its hash is not the recorded one, or the weights
     belong to another architecture.
     """
+    facts = check_release(folder)
+    return open_release(folder, config), facts
+
+
+def check_release(folder: Path) -> dict[str, Any]:
+    """The facts beside a fold's weights, compared with the file: see load_release for errors."""
     facts = read_json(folder / "weights.json", RELEASE_KEYS)
-    path = folder / "weights.safetensors"
+    path = folder / WEIGHTS
     if not path.is_file():
         raise UserError(f"{path}: no such file; train this fold first")
     if sha256_file(path) != facts["sha256"]:
         raise UserError(f"{path}: not the file that weights.json records; copy the fold again")
+    return facts
+
+
+def open_release(folder: Path, config: Config) -> nn.Module:
+    """The network of a fold's folder that has been checked: see load_release for errors."""
+    path = folder / WEIGHTS
     try:
-        return load_network(config, load_file(path)), facts
+        return load_network(config, load_file(path))
     except (RuntimeError, SafetensorError):
         raise UserError(
             f"{path}: these weights do not fit {config.model.encoder} + {config.model.decoder} "

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from nyuseg.ahead import in_order
-from nyuseg.checkpoint import load_release
+from nyuseg.checkpoint import check_release, open_release
 from nyuseg.classes import CLASS_NAMES, NUM_CLASSES
 from nyuseg.dataset import PredictionSet
 from nyuseg.device import environment
@@ -37,22 +37,22 @@ def load_folds(experiment: Experiment, folds: list[int]) -> tuple[list[nn.Module
     Raises UserError when a fold is missing or was validated on another fold table.
     """
 
-    def load(fold: int) -> tuple[nn.Module, str]:
+    def check(fold: int) -> str:
         folder = experiment.fold_folder(fold)
         if not (folder / "weights.json").exists():
             raise UserError(
                 f"{folder}: fold {fold} is not trained; run 'python src/train_folds.py --fold "
                 f"{fold}', or predict with the others through --fold"
             )
-        model, facts = load_release(folder, experiment.config)
+        facts = check_release(folder)
         if facts["fold"] != fold or facts["folds"] != fold_hash(experiment.table):
             raise UserError(f"{folder}: these weights were validated on another fold table")
-        return model, facts["sha256"]
+        return facts["sha256"]
 
-    # Most of it is hashing, which threads do side by side.
-    loaded = list(in_order(load, folds, threads=4, depth=4))
-    models = [model for model, _ in loaded]
-    return models, {str(fold): digest for fold, (_, digest) in zip(folds, loaded, strict=True)}
+    # Hashing is what threads can do side by side.
+    digests = list(in_order(check, folds, threads=4, depth=4))
+    models = [open_release(experiment.fold_folder(fold), experiment.config) for fold in folds]
+    return models, {str(fold): digest for fold, digest in zip(folds, digests, strict=True)}
 
 
 def infer(

@@ -69,7 +69,7 @@ def run(
     for path in moved:
         path.replace(working / path.name)
     (working / "submission").rmdir()
-    devices = len(predictor.devices)
+    devices = len(set(predictor.devices))
     print(f"{manifest['images']} images in {manifest['seconds']} s on {devices} device(s)")
     print(END, flush=True)
     return manifest
@@ -156,23 +156,24 @@ def announce(predictor: Predictor, frames: PredictionSet) -> float:
     """
     size = min(len(frames), predictor.batch_size)
     batch = collate([frames[index] for index in range(size)])
-    for replica in range(len(predictor.devices)):  # The first call also chooses algorithms.
+    devices = {device: replica for replica, device in enumerate(predictor.devices)}
+    for replica in devices.values():  # The first call also chooses algorithms.
         predictor.answer(batch, replica)
     _synchronize(predictor)
     started = time.monotonic()
     predictor.answer(batch)
     _synchronize(predictor)
-    pace = (time.monotonic() - started) / size / len(predictor.devices)
+    pace = (time.monotonic() - started) / size / len(devices)
     cpu = "on the CPU"
     memory = ", ".join(
         f"{torch.cuda.max_memory_allocated(device) / 1e9:.1f} GB on {device}"
-        for device in predictor.devices
+        for device in devices
         if device.type == "cuda"
     )
     minutes = pace * len(frames) / 60
     print(
         f"{predictor.model_count} folds x {predictor.view_count} views on "
-        f"{len(predictor.devices)} device(s): about {minutes:.1f} minutes, {memory or cpu}",
+        f"{len(devices)} device(s): about {minutes:.1f} minutes, {memory or cpu}",
         flush=True,
     )
     return pace

@@ -44,8 +44,8 @@ class Predictor:
     """Averages the probabilities of K models x views, in fp32, on the decoder's grid.
 
     Validation, out-of-fold prediction, test inference and the Kaggle kernel all call it. With
-    several devices each holds all models and takes a batch when it has none: the answer is the
-    same.
+    several devices each holds all models and takes a batch when it has none. A device that is named
+    several times holds them once; a processor then shares its cores out among as many batches.
     """
 
     def __init__(
@@ -58,11 +58,13 @@ class Predictor:
         self.config = config
         self.devices = [device] if isinstance(device, torch.device) else list(device)
         self.views = list(make_views(tta))
-        copies = [list(models), *(copy.deepcopy(list(models)) for _ in self.devices[1:])]
-        self.replicas = [
-            [model.to(device, memory_format=torch.channels_last).eval() for model in replica]
-            for device, replica in zip(self.devices, copies, strict=True)
-        ]
+        held: dict[torch.device, list[nn.Module]] = {}
+        for device in dict.fromkeys(self.devices):
+            copies = copy.deepcopy(list(models)) if held else models
+            held[device] = [
+                model.to(device, memory_format=torch.channels_last).eval() for model in copies
+            ]
+        self.replicas = [held[device] for device in self.devices]
         together = config.predict.batch_size or (16 if self.devices[0].type == "cuda" else 4)
         self.batch_size = max(1, together // len(self.views))
         # How many images a network has been seen to take at once, all views counted.
@@ -150,15 +152,17 @@ class Predictor:
         One batch is read and another predicted while the caller works on the answers of a third;
         memory does not depend on the number of frames.
         """
-        workers = self.config.train.workers
-        loader = make_loader(frames, self.batch_size, workers, self.devices[0])
-        count = len(self.devices)
+        count, threads = len(self.devices), torch.get_num_threads()
+        # Few frames are shared out, too.
+        batch_size = min(self.batch_size, -(-len(frames) // count)) or 1
+        loader = make_loader(frames, batch_size, self.config.train.workers, self.devices[0])
         idle: SimpleQueue[int] = SimpleQueue()
         for replica in range(count):
             idle.put(replica)
 
         def predictions(batch: Sample) -> list[Prediction]:
             replica = idle.get()
+            torch.set_num_threads(max(1, threads // count))  # Of this thread alone.
             try:
                 return self._predictions(batch, replica)
             finally:
@@ -168,8 +172,11 @@ class Predictor:
         batches = iterate(loader)
         # Workers read ahead by themselves, and must not be started from another thread.
         batches = batches if loader.num_workers else ahead(batches)
-        for answers in in_order(predictions, batches, count, count):
-            yield from answers
+        try:
+            for answers in in_order(predictions, batches, count, count):
+                yield from answers
+        finally:
+            torch.set_num_threads(threads)  # New threads start with what was set last.
 
     def _predictions(self, batch: Sample, replica: int) -> list[Prediction]:
         probabilities, depth = self.answer(batch, replica)
