@@ -138,8 +138,8 @@ class Folds(Section):
 class Predict(Section):
     """Which checkpoint of a fold predicts, and how many images go through a network at once.
 
-    batch_size: views of an image count like images; null is 16 on a GPU and 4 on a processor,
-    whose caches a larger one would leave. A batch that does not fit into the memory is halved.
+    batch_size: views of an image count like images; null is 16 on a GPU and 2 on a processor,
+    which takes several batches side by side. What does not fit into the memory is halved.
     """
 
     checkpoint: Literal["best", "last"] = "best"

@@ -49,10 +49,12 @@ def load_folds(experiment: Experiment, folds: list[int]) -> tuple[list[nn.Module
             raise UserError(f"{folder}: these weights were validated on another fold table")
         return facts["sha256"]
 
-    # Hashing is what threads can do side by side.
-    digests = list(in_order(check, folds, threads=4, depth=4))
-    models = [open_release(experiment.fold_folder(fold), experiment.config) for fold in folds]
-    return models, {str(fold): digest for fold, digest in zip(folds, digests, strict=True)}
+    models, digests = [], {}
+    # Hashing is what threads can do side by side, while this one builds networks.
+    for fold, found in zip(folds, in_order(check, folds, threads=4, depth=4), strict=True):
+        models.append(open_release(experiment.fold_folder(fold), experiment.config))
+        digests[str(fold)] = found
+    return models, digests
 
 
 def infer(

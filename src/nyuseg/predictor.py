@@ -1,6 +1,7 @@
 """The only way from images to class probabilities. It never sees a label."""
 
 import copy
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from nyuseg.errors import UserError
 from nyuseg.fitting import to_mask
 from nyuseg.inputs import Sample, network_images
 from nyuseg.tta import make_views, view_names
+
+TRIM_EVERY = 8  # Batches.
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Predictor:
                 model.to(device, memory_format=torch.channels_last).eval() for model in copies
             ]
         self.replicas = [held[device] for device in self.devices]
-        together = config.predict.batch_size or (16 if self.devices[0].type == "cuda" else 4)
+        together = config.predict.batch_size or (16 if self.devices[0].type == "cuda" else 2)
         self.batch_size = max(1, together // len(self.views))
         # How many images a network has been seen to take at once, all views counted.
         self.fitting = sys.maxsize
@@ -156,7 +159,7 @@ class Predictor:
         # Few frames are shared out, too.
         batch_size = min(self.batch_size, -(-len(frames) // count)) or 1
         loader = make_loader(frames, batch_size, self.config.train.workers, self.devices[0])
-        idle: SimpleQueue[int] = SimpleQueue()
+        batch_number, idle = itertools.count(1), SimpleQueue()
         for replica in range(count):
             idle.put(replica)
 
@@ -166,6 +169,9 @@ class Predictor:
             try:
                 return self._predictions(batch, replica)
             finally:
+                # On a processor free pieces would add up between batches.
+                if self.devices[replica].type == "cpu" and next(batch_number) % TRIM_EVERY == 0:
+                    free_memory(self.devices[replica])
                 idle.put(replica)
 
         # As many threads as devices: each batch goes to one that has nothing to do.

@@ -1,0 +1,140 @@
+"""What speed costs in accuracy: the predict path against slow references, on trained weights.
+
+Each training frame is predicted, with its flipped view, by the fold that did not train on it; each
+test frame by all folds (without labels: only the masks are compared). Three ways:
+
+  fast   the Predictor, as validation, out-of-fold prediction, infer.py and the kernel use it
+  exact  float32, every layer as it was trained, one frame and one view at a time
+  full   as exact, but averaging at the frame's full resolution instead of the decoder's grid
+
+example:
+  python benchmarks/accuracy.py demo
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+PROJECT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(PROJECT / "src"))
+
+from nyuseg.atrous import AtrousDepthwise
+from nyuseg.classes import NUM_CLASSES
+from nyuseg.dataset import PredictionSet, collate
+from nyuseg.device import autocast_dtype, pick_devices
+from nyuseg.experiment import Experiment, open_experiment, training_frames
+from nyuseg.files import find
+from nyuseg.fitting import from_grid, to_mask
+from nyuseg.frames import FrameFolder, frame_path, list_ids, read_label
+from nyuseg.infer import load_folds
+from nyuseg.inputs import network_images
+from nyuseg.metrics import confusion_matrix, summarize
+from nyuseg.model import build_model
+from nyuseg.predictor import Predictor
+
+WAYS = ("fast", "exact", "full")
+Masks = dict[str, np.ndarray]
+
+
+def reference(experiment: Experiment, fold: int) -> nn.Module:
+    """A fold's network as it was trained: BatchNorm in its place, the library's convolutions."""
+    model = build_model(experiment.config, pretrained=False).eval()
+    model.load_state_dict(load_file(experiment.fold_folder(fold) / "weights.safetensors"))
+    for module in model.modules():
+        if isinstance(module, AtrousDepthwise):
+            module.__class__ = nn.Conv2d
+    return model
+
+
+@torch.inference_mode()
+def slow_masks(models: list[nn.Module], experiment: Experiment, sample: dict) -> Masks:
+    """The masks of one frame by the two references."""
+    data, native = experiment.config.data, tuple(sample["size"])
+    image = network_images(collate([sample]), data, torch.device("cpu"))
+    grids, planes = [], []
+    for model in models:
+        for flipped in (False, True):
+            logits = model(image.flip(-1) if flipped else image)["logits"][0]
+            logits = logits.flip(-1) if flipped else logits
+            grids.append(logits.softmax(0))
+            planes.append(from_grid(logits, native, data.size).softmax(0))
+    exact = to_mask(torch.stack(grids).mean(0), native, data.size)
+    return {"exact": exact, "full": torch.stack(planes).mean(0).argmax(0).numpy()}
+
+
+def predict(experiment: Experiment, folds: list[int], frames: PredictionSet) -> Iterator[Masks]:
+    """The masks of each frame in all ways."""
+    fast = Predictor(load_folds(experiment, folds)[0], experiment.config, pick_devices(), tta=True)
+    slow = [reference(experiment, fold) for fold in folds]
+    for index, prediction in enumerate(fast.predict(frames)):
+        yield {"fast": prediction.mask, **slow_masks(slow, experiment, frames[index])}
+
+
+class Comparison:
+    """Shares of equal pixels and, where there are labels, the mIoU of each way."""
+
+    def __init__(self) -> None:
+        self.pixels, self.equal = 0, {"fast": 0, "full": 0}
+        self.confusion = {way: np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64) for way in WAYS}
+
+    def add(self, masks: Masks, label: np.ndarray | None = None) -> None:
+        self.pixels += masks["exact"].size
+        for way in self.equal:
+            self.equal[way] += int((masks[way] == masks["exact"]).sum())
+        for way in WAYS if label is not None else ():
+            self.confusion[way] += confusion_matrix(label, masks[way])
+
+    def result(self, labelled: bool) -> dict[str, dict[str, float]]:
+        shares = {f"{way} = exact": count / self.pixels for way, count in self.equal.items()}
+        if not labelled:
+            return {"equal pixels": shares}
+        scores = {way: float(summarize(self.confusion[way])["miou"]) for way in WAYS}
+        return {"equal pixels": shares, "mIoU": scores}
+
+
+def compare(experiment: Experiment) -> dict[str, dict]:
+    """Both parts; the first one has labels."""
+    folds = list(range(experiment.config.folds.count))
+    held_out, test = Comparison(), Comparison()
+    source = training_frames(experiment)
+    for fold in folds:
+        ids = experiment.ids(fold, held_out=True)
+        frames = PredictionSet(source, ids, experiment.config.data)
+        for image_id, masks in zip(ids, predict(experiment, [fold], frames), strict=True):
+            path = frame_path(experiment.input, "train", "label", image_id)
+            held_out.add(masks, read_label(path))
+    ids = list_ids(experiment.input, "test")
+    frames = PredictionSet(FrameFolder(experiment.input, "test"), ids, experiment.config.data)
+    for masks in predict(experiment, folds, frames):
+        test.add(masks)
+    return {
+        f"held-out training frames, one fold + flip ({held_out.pixels} pixels)": held_out.result(
+            labelled=True
+        ),
+        f"test frames, {len(folds)} folds + flip ({test.pixels} pixels)": test.result(
+            labelled=False
+        ),
+    }
+
+
+def main() -> None:
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    parser.add_argument("experiment", help="a trained one: its name below --oof")
+    parser.add_argument("--oof", metavar="DIR", default="oof")
+    options = parser.parse_args()
+    experiment = open_experiment(options.experiment, find(options.oof))
+    dtype = autocast_dtype(torch.device("cpu"), experiment.config.train.precision)
+    print(f"{options.experiment}: fast is in {str(dtype).removeprefix('torch.')}")
+    print(json.dumps(compare(experiment), indent=2))
+
+
+if __name__ == "__main__":
+    main()
