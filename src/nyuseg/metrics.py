@@ -24,10 +24,18 @@ def confusion_matrix(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
 
 
 def class_iou(confusion: np.ndarray) -> np.ndarray:
-    """IoU of each class, float [13]; NaN for a class in neither truth nor prediction."""
-    hits = np.diag(confusion).astype(float)
-    union = confusion.sum(0) + confusion.sum(1) - hits
-    return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
+    """IoU of each class, [...,13,13] to float [...,13]; NaN for a class that does not occur."""
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1).astype(float)
+    union = confusion.sum(-1) + confusion.sum(-2) - hits
+    return np.divide(hits, union, out=np.full(hits.shape, np.nan), where=union > 0)
+
+
+def mean_iou(confusion: np.ndarray) -> np.ndarray:
+    """Mean IoU over the classes in truth or prediction, [...,13,13] to [...]; NaN without any."""
+    iou = class_iou(confusion)
+    present = ~np.isnan(iou)
+    total, count = np.where(present, iou, 0).sum(-1), present.sum(-1)
+    return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
 
 
 def summarize(confusion: np.ndarray) -> dict[str, Any]:
@@ -35,10 +43,9 @@ def summarize(confusion: np.ndarray) -> dict[str, Any]:
 
     A score that no pixel defines is None, so that the result is valid JSON.
     """
-    iou, total = class_iou(confusion), confusion.sum()
-    present = iou[~np.isnan(iou)]
+    iou, mean, total = class_iou(confusion), mean_iou(confusion), confusion.sum()
     return {
-        "miou": float(present.mean()) if present.size else None,
+        "miou": None if np.isnan(mean) else float(mean),
         "pixel_accuracy": float(np.trace(confusion) / total) if total else None,
         "class_iou": [None if np.isnan(value) else float(value) for value in iou],
     }

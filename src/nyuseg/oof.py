@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from nyuseg.ahead import in_order
 from nyuseg.arrays import ArrayFile, map_array, read_entries
 from nyuseg.checkpoint import load_release
-from nyuseg.classes import CLASS_NAMES, NUM_CLASSES
+from nyuseg.classes import CLASS_NAMES
 from nyuseg.dataset import PredictionSet
 from nyuseg.depth import DEPTH_MAX, DEPTH_MIN
 from nyuseg.device import environment
@@ -27,6 +28,7 @@ from nyuseg.progress import progress
 from nyuseg.report import cv_table
 from nyuseg.validate import depth_error
 
+THREADS = 4  # That decode masks and labels.
 # What fold.json holds: the epoch that predicts, scores while training, where it was trained.
 FOLD_KEYS = ("fold", "epoch", "best", "last", "environment")
 
@@ -77,16 +79,13 @@ def pool(experiment: Experiment, device: torch.device) -> dict[str, Any]:
     """
     check_pooling(experiment)
     count = experiment.config.folds.count
-    rows, pooled = [], np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64)
-    depth_errors: list[float] = []
-    for fold in range(count):
-        confusion = np.zeros_like(pooled)
-        for image_id in read_oof_ids(experiment, fold):
-            label = read_label(frame_path(experiment.input, "train", "label", image_id))
-            confusion += confusion_matrix(label, read_label(experiment.mask_path(image_id)))
-        depth_errors += _depth_errors(experiment, fold)
-        pooled += confusion
-        rows.append({**_fold_row(experiment, fold), **_head(confusion)})
+    confusions, folds = image_confusions(experiment), experiment.table["fold"].to_numpy()
+    pooled = confusions.sum(0)
+    rows = [
+        {**_fold_row(experiment, fold), **_head(confusions[folds == fold].sum(0))}
+        for fold in range(count)
+    ]
+    depth_errors = [error for fold in range(count) for error in _depth_errors(experiment, fold)]
     scores = summarize(pooled)
     metres = float(np.mean(depth_errors)) * (DEPTH_MAX - DEPTH_MIN) if depth_errors else None
     result = {
@@ -107,6 +106,19 @@ def pool(experiment: Experiment, device: torch.device) -> dict[str, Any]:
         write_json(experiment.folder / "cv.json", result)
         write_text(experiment.folder / "report.txt", cv_table(result) + "\n")
     return result
+
+
+def image_confusions(experiment: Experiment) -> np.ndarray:
+    """Confusion matrix of each image's out-of-fold mask, from its file: int64 [n,13,13].
+
+    In the order of the fold table. Raises UserError, naming it, for a file that is missing.
+    """
+
+    def confusion(image_id: str) -> np.ndarray:
+        label = read_label(frame_path(experiment.input, "train", "label", image_id))
+        return confusion_matrix(label, read_label(experiment.mask_path(image_id)))
+
+    return np.stack(list(in_order(confusion, experiment.table["image_id"], THREADS, 2 * THREADS)))
 
 
 def check_pooling(experiment: Experiment) -> None:
