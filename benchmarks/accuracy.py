@@ -33,11 +33,10 @@ from nyuseg.experiment import Experiment, open_experiment, training_frames
 from nyuseg.files import find
 from nyuseg.fitting import from_grid, to_mask
 from nyuseg.frames import FrameFolder, frame_path, list_ids, read_label
-from nyuseg.infer import load_folds
+from nyuseg.infer import load_predictor
 from nyuseg.inputs import network_images
 from nyuseg.metrics import confusion_matrix, summarize
 from nyuseg.model import build_model
-from nyuseg.predictor import Predictor
 
 WAYS = ("fast", "exact", "full")
 Masks = dict[str, np.ndarray]
@@ -71,7 +70,7 @@ def slow_masks(models: list[nn.Module], experiment: Experiment, sample: dict) ->
 
 def predict(experiment: Experiment, folds: list[int], frames: PredictionSet) -> Iterator[Masks]:
     """The masks of each frame in all ways."""
-    fast = Predictor(load_folds(experiment, folds)[0], experiment.config, pick_devices(), tta=True)
+    fast, _ = load_predictor(experiment, folds, pick_devices(), tta=True)
     slow = [reference(experiment, fold) for fold in folds]
     for index, prediction in enumerate(fast.predict(frames)):
         yield {"fast": prediction.mask, **slow_masks(slow, experiment, frames[index])}

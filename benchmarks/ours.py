@@ -22,13 +22,13 @@ from nyuseg.dataset import TrainingSet, iterate, make_loader
 from nyuseg.demo.data import write_demo
 from nyuseg.device import autocast_dtype, pick_device, pick_devices
 from nyuseg.encoding import encode_mask
+from nyuseg.ensemble import Ensemble
 from nyuseg.experiment import Experiment, create_experiment, open_experiment, training_frames
 from nyuseg.files import write_text
 from nyuseg.fit import FoldTrainer
 from nyuseg.folds import fold_hash
 from nyuseg.inputs import training_inputs
 from nyuseg.model import build_model
-from nyuseg.predictor import Predictor
 from nyuseg.submission import FILES
 
 CPU = pick_device()
@@ -154,12 +154,12 @@ def count_operations(encoder: str, size: Size) -> float:
 
 
 def network_seconds(encoder: str, size: Size, repeats: int = 2) -> float:
-    """Seconds that a network in the Predictor takes for one view of one image, nothing else."""
+    """Seconds that a network in an Ensemble takes for one view of one image, nothing else."""
     config = configure(encoder, size)
-    predictor = Predictor([build_model(config, pretrained=False)], config, CPU, tta=True)
+    ensemble = Ensemble([build_model(config, pretrained=False)], config, CPU, tta=True)
     images = torch.rand(2, config.data.channel_count, *size)
-    predictor(images)
+    ensemble(images)
     started = perf_counter()
     for _ in range(repeats):
-        predictor(images)
-    return (perf_counter() - started) / (repeats * len(images) * len(predictor.view_names))
+        ensemble(images)
+    return (perf_counter() - started) / (repeats * len(images) * ensemble.view_count)

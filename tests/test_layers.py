@@ -18,7 +18,7 @@ LAYERS = {
     "demo.rooms demo.sensor demo.shapes demo.texture demo.things",
     2: "atrous augment checkpoint dataset device fitting fuse inputs losses model recompute "
     "submission tta",
-    3: "budget experiment fit predictor space step validate",
+    3: "budget ensemble experiment fit predictor space step validate",
     4: "cli infer kaggle_push kernel kernel_check leaderboard oof package report",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}
@@ -30,7 +30,7 @@ ONLY_IN = {
     "segmentation_models_pytorch": {"model"},
 }
 TORCH_FAMILY = {"torch", "torchvision", "timm", "safetensors", *ONLY_IN}
-PREDICTING = ("predictor", "tta", "model", "infer", "budget", "kernel")
+PREDICTING = ("predictor", "ensemble", "tta", "model", "infer", "budget", "kernel")
 
 MODULES = {
     ".".join(path.relative_to(SRC / "nyuseg").with_suffix("").parts).removesuffix(".__init__"): path
@@ -177,10 +177,10 @@ def test_prediction_set_cannot_name_a_label() -> None:
     assert kinds == ["('image', 'depth')"]  # And its source opens no other file.
 
 
-def test_predictor_alone_makes_probabilities() -> None:
+def test_ensemble_alone_makes_probabilities() -> None:
     # There is one path from logits to probabilities; a second one would drift from it.
     users = [n for n, path in MODULES.items() if identifiers(parse(path)) & {"softmax", "Softmax"}]
-    assert users == ["predictor"]
+    assert users == ["ensemble"]
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)

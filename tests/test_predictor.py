@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from nyuseg.config import parse_config
+from nyuseg.config import Config, parse_config
 from nyuseg.dataset import PredictionSet
+from nyuseg.ensemble import Ensemble
 from nyuseg.errors import UserError
 from nyuseg.fitting import to_mask
 from nyuseg.frames import FrameFolder, frame_path, write_png
@@ -49,21 +50,21 @@ def by_hand(model: nn.Module, key: str) -> torch.Tensor:
 
 def test_flip_view_is_undone_before_the_mean() -> None:
     model = Lopsided(1)
-    probabilities, depth = Predictor([model], CONFIG, CPU, tta=True)(IMAGES)
+    probabilities, depth = Ensemble([model], CONFIG, CPU, tta=True)(IMAGES)
     assert torch.allclose(probabilities, by_hand(model, "logits"), atol=1e-6)
     assert torch.allclose(depth, by_hand(model, "depth"), atol=1e-6)
 
 
 def test_without_tta_there_is_one_view() -> None:
     model = Lopsided(1)
-    predictor = Predictor([model], CONFIG, CPU)
-    assert predictor.view_names == ["identity"]
-    assert torch.allclose(predictor(IMAGES)[0], model(IMAGES)["logits"].softmax(1), atol=1e-6)
+    ensemble = Ensemble([model], CONFIG, CPU)
+    assert Predictor([ensemble]).view_names == ["identity"]
+    assert torch.allclose(ensemble(IMAGES)[0], model(IMAGES)["logits"].softmax(1), atol=1e-6)
 
 
 def test_probabilities_not_logits_are_averaged_over_folds_and_views() -> None:
     models = [Lopsided(1), Lopsided(2), Lopsided(3)]
-    probabilities, _ = Predictor(models, CONFIG, CPU, tta=True)(IMAGES)
+    probabilities, _ = Ensemble(models, CONFIG, CPU, tta=True)(IMAGES)
     expected = torch.stack([by_hand(model, "logits") for model in models]).mean(0)
     logits = torch.stack([model(IMAGES)["logits"] for model in models]).mean(0).softmax(1)
     assert torch.allclose(probabilities, expected, atol=1e-6)
@@ -81,7 +82,7 @@ def test_a_flipped_view_keeps_the_coordinate_channels() -> None:
             return {"logits": image[:, :1, ::4, ::4].expand(-1, 13, -1, -1)}
 
     images = torch.randn(2, 5, 32, 64)
-    Predictor([Spy()], config, CPU, tta=True)(images)
+    Ensemble([Spy()], config, CPU, tta=True)(images)
     plain, flipped = seen[0].chunk(2)  # Both views go through the network together.
     assert torch.equal(plain, images)
     assert torch.equal(flipped[:, :3], images[:, :3].flip(-1))
@@ -109,7 +110,7 @@ def test_answers_do_not_depend_on_batches_or_workers(tmp_path: Path, workers: in
         values = {**BASE, "model": options, "train": train, "predict": {"batch_size": batch_size}}
         config = parse_config(values, "test")
         torch.manual_seed(0)
-        predictor = Predictor([build_model(config)], config, CPU, tta=True)
+        predictor = Predictor([Ensemble([build_model(config)], config, CPU, tta=True)])
         frames = PredictionSet(FrameFolder(tmp_path, "test"), ids, config.data)
         results.append(list(predictor.predict(frames)))
     one, three = results
@@ -125,8 +126,8 @@ def test_two_devices_give_the_answer_of_one_in_order(tmp_path: Path) -> None:
     config = parse_config({**BASE, "predict": {"batch_size": 2}}, "test")
     frames = PredictionSet(FrameFolder(tmp_path, "test"), ids, config.data)
     models, threads = [Lopsided(1), Lopsided(2)], torch.get_num_threads()
-    one = list(Predictor(models, config, CPU, tta=True).predict(frames))
-    two = list(Predictor(models, config, [CPU, CPU], tta=True).predict(frames))
+    one = list(Predictor([Ensemble(models, config, CPU, tta=True)]).predict(frames))
+    two = list(Predictor([Ensemble(models, config, [CPU, CPU], tta=True)]).predict(frames))
     assert [p.id for p in two] == ids
     assert torch.get_num_threads() == threads
     assert all(torch.equal(a.probabilities, b.probabilities) for a, b in zip(one, two, strict=True))
@@ -134,10 +135,11 @@ def test_two_devices_give_the_answer_of_one_in_order(tmp_path: Path) -> None:
 
 def test_a_limit_drops_the_last_models_and_views() -> None:
     models = [Lopsided(1), Lopsided(2), Lopsided(3)]
-    predictor = Predictor(models, CONFIG, CPU, tta=True)
+    ensemble = Ensemble(models, CONFIG, CPU, tta=True)
+    predictor = Predictor([ensemble])
     predictor.limit(2, 1)
-    expected = Predictor(models[:2], CONFIG, CPU)(IMAGES)[0]
-    assert torch.equal(predictor(IMAGES)[0], expected)
+    expected = Ensemble(models[:2], CONFIG, CPU)(IMAGES)[0]
+    assert torch.equal(ensemble(IMAGES)[0], expected)
     assert predictor.view_names == ["identity"]
 
 
@@ -150,7 +152,7 @@ def test_an_overflow_in_half_precision_is_predicted_again_in_float32() -> None:
             return output
 
     config = parse_config({**BASE, "train": {"precision": "auto", "workers": 0}}, "test")
-    probabilities, _ = Predictor([Overflowing(1)], config, CPU)(IMAGES)
+    probabilities, _ = Ensemble([Overflowing(1)], config, CPU)(IMAGES)
     assert torch.isfinite(probabilities).all()
 
 
@@ -158,7 +160,7 @@ def test_ruined_weights_are_an_error_not_a_mask_of_class_0() -> None:
     model = Lopsided(1)
     model.mix[0, 0] = float("nan")
     with pytest.raises(UserError, match="not finite"):
-        Predictor([model, Lopsided(2)], CONFIG, CPU)(IMAGES)
+        Ensemble([model, Lopsided(2)], CONFIG, CPU)(IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -178,9 +180,9 @@ def test_a_batch_that_does_not_fit_is_halved(error: RuntimeError, capsys) -> Non
                 raise error
             return super().forward(image)
 
-    predictor = Predictor([Greedy(1), Greedy(2)], CONFIG, CPU, tta=True)
-    expected = Predictor([Lopsided(1), Lopsided(2)], CONFIG, CPU, tta=True)(IMAGES)
-    for found, wanted in zip(predictor(IMAGES), expected, strict=True):
+    ensemble = Ensemble([Greedy(1), Greedy(2)], CONFIG, CPU, tta=True)
+    expected = Ensemble([Lopsided(1), Lopsided(2)], CONFIG, CPU, tta=True)(IMAGES)
+    for found, wanted in zip(ensemble(IMAGES), expected, strict=True):
         assert torch.allclose(found, wanted, atol=1e-6)
     assert asked == [6, 3, 1, 1, 1, 1, 1, 1] + 6 * [1]  # What fits is remembered.
     assert capsys.readouterr().out.count("out of memory") == 2
@@ -192,7 +194,7 @@ def test_an_image_that_does_not_fit_alone_is_an_error() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
     with pytest.raises(torch.OutOfMemoryError):
-        Predictor([Hungry(1)], CONFIG, CPU)(IMAGES)
+        Ensemble([Hungry(1)], CONFIG, CPU)(IMAGES)
 
 
 def test_another_error_of_the_network_is_not_taken_for_lack_of_memory() -> None:
@@ -201,7 +203,7 @@ def test_another_error_of_the_network_is_not_taken_for_lack_of_memory() -> None:
             raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        Predictor([Broken(1)], CONFIG, CPU)(IMAGES)
+        Ensemble([Broken(1)], CONFIG, CPU)(IMAGES)
 
 
 def test_reading_predicting_and_the_callers_work_overlap(tmp_path: Path) -> None:
@@ -216,7 +218,138 @@ def test_reading_predicting_and_the_callers_work_overlap(tmp_path: Path) -> None
             next(event for event in predicted if not event.is_set()).set()
             return super().forward(image)
 
-    for i, prediction in enumerate(Predictor([Counting(1)], config, CPU).predict(frames)):
+    for i, prediction in enumerate(
+        Predictor([Ensemble([Counting(1)], config, CPU)]).predict(frames)
+    ):
         assert prediction.id == ids[i]
         if i + 1 < len(ids):
             assert predicted[i + 1].wait(10), "the next image waits for this one's caller"
+
+
+def with_views(*views: dict) -> Config:
+    return parse_config({**BASE, "predict": {"views": [{}, *views]}}, "test")
+
+
+class Placed(nn.Module):
+    """Any size of input: logits depend on the pixel and on where it lies, from 0 to 1."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.mix = torch.randn(13, 4, generator=generator)
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.seen.append(image.clone())
+        cells = torch.nn.functional.avg_pool2d(image, 4)
+        place = torch.linspace(0, 3, cells.shape[-1]) * torch.arange(13)[:, None, None] / 13
+        return {"logits": torch.einsum("kc,nchw->nkhw", self.mix, cells) + place}
+
+
+def test_views_count_by_their_weights() -> None:
+    model = Placed(1)
+    config = with_views({"flip": True, "weight": 3})
+    straight = Ensemble([model], CONFIG, CPU)(IMAGES)[0]
+    mirrored = Ensemble([model], CONFIG, CPU)(IMAGES.flip(-1))[0].flip(-1)
+    found, _ = Ensemble([model], config, CPU, tta=True)(IMAGES)
+    assert torch.allclose(found, (straight + 3 * mirrored) / 4, atol=1e-6)
+
+
+def test_a_scaled_view_is_brought_back_to_the_grid() -> None:
+    model = Placed(1)
+    config = with_views({"scale": 2}, {"scale": 2, "flip": True})
+    found, _ = Ensemble([model], config, CPU, tta=True)(IMAGES)
+    shapes = [tuple(seen.shape) for seen in model.seen]
+    assert shapes == [(3, 4, 32, 64), (6, 4, 64, 128)]  # Views of one scale share a batch.
+    small, large = (Placed(1)(seen)["logits"].softmax(1) for seen in model.seen)
+    straight, mirrored = large[:3], large[3:].flip(-1)
+    back = [torch.nn.functional.avg_pool2d(one, 2) for one in (straight, mirrored)]
+    assert torch.allclose(found, (small + back[0] + back[1]) / 3, atol=1e-5)
+    assert torch.allclose(found.sum(1), torch.ones(3, 8, 16), atol=1e-5)
+
+
+def test_a_scaled_view_never_mixes_two_depths() -> None:
+    model = Placed(1)
+    images = IMAGES.clone()
+    images[:, 3] = torch.where(torch.rand(3, 32, 64) < 0.5, 0.25, 0.75)
+    Ensemble([model], with_views({"scale": 1.5}), CPU, tta=True)(images)
+    scaled = model.seen[1]
+    assert scaled.shape[-2:] == (64, 96)  # Rounded to multiples of 32.
+    assert set(scaled[:, 3].unique().tolist()) == {0.25, 0.75}
+    assert len(scaled[:, 0].unique()) > len(images[:, 0].unique())
+
+
+def test_views_are_named_and_the_first_is_the_identity() -> None:
+    config = with_views({"flip": True}, {"scale": 0.75, "flip": True})
+    predictor = Predictor([Ensemble([Placed(1)], config, CPU, tta=True)])
+    names = ["identity", "horizontal_flip", "scale_0.75_horizontal_flip"]
+    assert predictor.view_names == names
+    for views in ([{"flip": True}], [], [{}, {"weight": 2}]):
+        with pytest.raises(UserError, match="first view must be the identity"):
+            parse_config({**BASE, "predict": {"views": views}}, "test")
+
+
+def test_a_blend_is_the_weighted_mean_of_its_members(tmp_path: Path) -> None:
+    ids = write_frames(tmp_path, [(32, 64), (40, 64), (32, 50)])
+    colour = parse_config({**BASE, "data": {"size": [32, 64], "channels": ["rgb", "xy"]}}, "test")
+
+    class FiveChannels(Placed):
+        def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+            return super().forward(image[:, [0, 1, 2, 4]])
+
+    def predict(*ensembles: Ensemble) -> list:
+        frames = PredictionSet(FrameFolder(tmp_path, "test"), ids, CONFIG.data)
+        return list(Predictor(ensembles, CONFIG).predict(frames))
+
+    one, two = Lopsided(1), FiveChannels(2)
+    a = predict(Ensemble([one], CONFIG, CPU))
+    b = predict(Ensemble([two], colour, CPU))
+    both = predict(
+        Ensemble([one], CONFIG, CPU, weight=0.2), Ensemble([two], colour, CPU, weight=0.6)
+    )
+    for x, y, found in zip(a, b, both, strict=True):
+        expected = 0.25 * x.probabilities + 0.75 * y.probabilities
+        assert torch.allclose(found.probabilities, expected, atol=1e-6)
+        assert torch.allclose(found.depth, x.depth, atol=1e-6)  # The other one has none.
+        assert np.array_equal(found.mask, to_mask(expected, found.size, (32, 64)))
+
+
+def test_members_of_another_input_size_are_brought_to_the_largest(tmp_path: Path) -> None:
+    ids = write_frames(tmp_path, [(32, 64), (60, 64)])
+    large = parse_config({**BASE, "data": {"size": [64, 96]}}, "test")
+
+    class Sided(nn.Module):
+        """Sure of class 5 in the left half of a frame, of `right` in the other."""
+
+        def __init__(self, right: int) -> None:
+            super().__init__()
+            self.right = right
+
+        def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+            cells = torch.nn.functional.avg_pool2d(image[:, :1], 4)
+            logits = torch.zeros(len(image), 13, *cells.shape[-2:])
+            logits[:, 5] = 20 * (cells[:, 0] > 0)
+            logits[:, self.right] = 20 * (cells[:, 0] <= 0)
+            return {"logits": logits}
+
+    for image_id, size in zip(ids, [(32, 64), (60, 64)], strict=True):
+        pixels = np.zeros((*size, 3), np.uint8)
+        pixels[:, : size[1] // 2] = 255
+        write_png(frame_path(tmp_path, "test", "image", image_id), pixels)
+    small_one = Ensemble([Sided(7)], CONFIG, CPU, weight=0.4)
+    large_one = Ensemble([Sided(2)], large, CPU, weight=0.6)
+    predictor = Predictor([small_one, large_one], CONFIG)
+    frames = PredictionSet(FrameFolder(tmp_path, "test"), ids, CONFIG.data)
+    for prediction in predictor.predict(frames):
+        assert prediction.probabilities.shape == (13, 16, 24)
+        left, right = prediction.mask[:, :28], prediction.mask[:, 36:]
+        assert (left == 5).all() and (right == 2).all()
+
+
+def test_a_temperature_sharpens_and_keeps_sums() -> None:
+    model = Placed(1)
+    plain = Ensemble([model], CONFIG, CPU)(IMAGES)[0]
+    sure = Ensemble([model], CONFIG, CPU, temperature=0.5)(IMAGES)[0]
+    expected = plain**2 / (plain**2).sum(1, keepdim=True)
+    assert torch.allclose(sure, expected, atol=1e-6)
+    assert (sure.max(1).values > plain.max(1).values).all()

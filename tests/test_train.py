@@ -412,6 +412,7 @@ def test_real_frames_train_a_step_and_infer(name: str, batch: int, tmp_path: Pat
         pytest.skip(f"{root} is not on this machine: the frames must not be redistributed")
     config = load_config(PROJECT / "configs/exp060.yaml", [change[6:] for change in TINY])
     from nyuseg.dataset import PredictionSet, TrainingSet, make_loader
+    from nyuseg.ensemble import Ensemble
     from nyuseg.inputs import training_inputs
     from nyuseg.losses import multitask_loss
     from nyuseg.model import build_model
@@ -431,7 +432,7 @@ def test_real_frames_train_a_step_and_infer(name: str, batch: int, tmp_path: Pat
     loss.backward()
     assert torch.isfinite(loss)
     frames = PredictionSet(source, ids, config.data)
-    for prediction in Predictor([model], config, device, tta=True).predict(frames):
+    for prediction in Predictor([Ensemble([model], config, device, tta=True)]).predict(frames):
         label = read_label(frame_path(root, "train", "label", prediction.id))
         mask = to_mask(prediction.probabilities, prediction.size, config.data.size)
         assert mask.shape == label.shape and mask.max() < 13

@@ -11,7 +11,8 @@ from nyuseg.errors import UserError
 
 FREE = {
     *("train.workers", "train.cache", "train.checkpointing", "train.compile"),
-    "predict.batch_size",
+    # Views are chosen when predicting; nothing that training writes depends on them.
+    *("predict.batch_size", "predict.views"),
 }
 Channel = Literal["rgb", "inverse_depth", "linear_depth", "log_depth", "xy"]
 
@@ -135,8 +136,24 @@ class Folds(Section):
     group: Literal["scene", "random"] = "scene"
 
 
+class View(Section):
+    """A test-time view: mirrored, scaled or both, and its weight in the mean of all."""
+
+    flip: bool = False
+    scale: float = Field(1, ge=0.25, le=4)
+    weight: float = Field(1, gt=0)
+
+    @property
+    def name(self) -> str:
+        """identity, horizontal_flip, scale_0.75 or scale_0.75_horizontal_flip."""
+        parts = [f"scale_{self.scale:g}"] * (self.scale != 1) + ["horizontal_flip"] * self.flip
+        return "_".join(parts) or "identity"
+
+
 class Predict(Section):
-    """Which checkpoint of a fold predicts, and how many images go through a network at once.
+    """Which checkpoint of a fold predicts, in which views, and how many images at once.
+
+    views: what --tta averages over; without it, and out-of-fold, there is the first one alone.
 
     batch_size: views of an image count like images; null is 16 on a GPU and 2 on a processor,
     which takes several batches side by side. What does not fit into the memory is halved.
@@ -144,6 +161,15 @@ class Predict(Section):
 
     checkpoint: Literal["best", "last"] = "best"
     batch_size: int | None = Field(None, ge=1)
+    views: tuple[View, ...] = (View(), View(flip=True))
+
+    @field_validator("views")
+    @classmethod
+    def _identity_first(cls, views: tuple[View, ...]) -> tuple[View, ...]:
+        names = [view.name for view in views]
+        if names[:1] != ["identity"] or len(set(names)) != len(names):
+            raise ValueError("the first view must be the identity, {}, and none may occur twice")
+        return views
 
 
 class Submission(Section):
@@ -175,6 +201,9 @@ class Config(Section):
         # DeepLabV3+ keeps its encoder at stride 16; the others go down to 32.
         if self.model.decoder != "deeplabv3plus" and any(n % 32 for n in self.data.size):
             raise ValueError(f"data.size: {self.model.decoder} needs multiples of 32")
+        scaled = any(view.scale != 1 for view in self.predict.views)
+        if scaled and self.model.encoder.startswith("tu-swin"):
+            raise ValueError("predict.views: a Swin transformer has one size of input; no scales")
         return self
 
 
@@ -208,7 +237,7 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
 
 
 def is_free(key: str) -> bool:
-    """Whether a setting changes only where, how fast or in what format, not what is predicted."""
+    """Whether a setting may change after training: nothing that training writes depends on it."""
     return key in FREE or key.startswith("submission.")
 
 

@@ -16,7 +16,7 @@ from nyuseg.config import Config, Data
 from nyuseg.errors import UserError
 from nyuseg.fitting import fit_frame
 from nyuseg.frames import Frame
-from nyuseg.inputs import Sample
+from nyuseg.inputs import Sample, fitted
 
 ID_BYTES = 64
 MOST_WORKERS = 64
@@ -63,13 +63,27 @@ class PredictionSet(FrameSet):
     """Frames of a split to predict on, fitted to the network's input.
 
     A sample: `image` uint8 [H,W,3], `depth` uint16 [H,W] in mm, `id`, `size` (native H, W). It
-    never reads a label.
+    never reads a label. sizes: the input's; more of them give `image1`, `depth1`, ... as well, see
+    inputs.fitted.
     """
+
+    def __init__(
+        self,
+        source: Source,
+        ids: Sequence[str],
+        data: Data,
+        sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
+        super().__init__(source, ids, data)
+        self.sizes = sizes or [data.size]
 
     def __getitem__(self, index: int) -> Sample:
         frame = self._read(index, ("image", "depth"))
-        fitted = fit_frame(frame, self.data.size)
-        return {**fitted, "id": self.ids[index], "size": frame["image"].shape[:2]}
+        sample: Sample = {"id": self.ids[index], "size": frame["image"].shape[:2]}
+        for number, size in enumerate(self.sizes):
+            for kind, pixels in fit_frame(frame, size).items():
+                sample[fitted(kind, number)] = pixels
+        return sample
 
 
 class TrainingSet(FrameSet):
@@ -89,8 +103,8 @@ class TrainingSet(FrameSet):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         native = self._read(index, ("image", "depth", "label"))
-        fitted = fit_frame(native, self.data.size)
-        frame = self.augment(fitted, mix_seed(self.config.seed, self.fold, epoch, index))
+        frame = fit_frame(native, self.data.size)
+        frame = self.augment(frame, mix_seed(self.config.seed, self.fold, epoch, index))
         return {**frame, "id": self.ids[index], "size": native["image"].shape[:2]}
 
 

@@ -25,15 +25,27 @@ from nyuseg.folds import (
 from nyuseg.frames import KINDS, FrameFolder, frame_path, list_ids
 from nyuseg.locks import all_idle, only_writer
 
+BLEND = "blend.json"
+PART_KEYS = ("experiment", "weight", "temperature", "weights")
+
 
 @dataclass(frozen=True)
 class Experiment:
-    """An opened experiment: its folder, configuration, fold table and the data it was made from."""
+    """An opened experiment: its folder, configuration, fold table and the data it was made from.
+
+    members: of a blend, what it is made of; empty for an experiment that was trained.
+    """
 
     folder: Path
     config: Config
     table: pd.DataFrame
     input: Path
+    members: tuple["Part", ...] = ()
+
+    @property
+    def parts(self) -> tuple["Part", ...]:
+        """What predicts: the members of a blend, or the experiment alone."""
+        return self.members or (Part(self),)
 
     def fold_folder(self, fold: int) -> Path:
         return self.folder / f"fold_{fold}"
@@ -64,6 +76,19 @@ class Experiment:
         return short_notice(self.notice)
 
 
+@dataclass(frozen=True)
+class Part:
+    """An experiment and its part in a weighted mean.
+
+    temperature: see fitting.sharpen. digests: hash of each fold's weights when they were blended.
+    """
+
+    experiment: Experiment
+    weight: float = 1.0
+    temperature: float = 1.0
+    digests: dict[str, str] | None = None
+
+
 def create_experiment(config: Config, root: Path, oof: Path, fresh: bool = False) -> Experiment:
     """Open oof/<name> for training: make it, or go on with it when config and data are the same.
 
@@ -76,6 +101,8 @@ def create_experiment(config: Config, root: Path, oof: Path, fresh: bool = False
     with only_writer(folder, wait=True):
         if fresh and folder.exists():
             _move_aside(experiment)
+        if (folder / BLEND).exists():
+            raise UserError(f"{folder}: a blend; train under another name, --set name=NEW_NAME")
         remove_partial(folder)
         _write_description(experiment)
     return experiment
@@ -140,7 +167,21 @@ def open_experiment(name: str, oof: Path, overrides: Sequence[str] = ()) -> Expe
     table = read_folds(folder / "folds.csv", config.folds.group)
     if fold_hash(table) != facts["folds"]:
         raise UserError(f"{folder / 'folds.csv'}: changed since training; restore it")
-    return Experiment(folder, config, table, Path(facts["input"]))
+    members = _read_members(folder, overrides) if (folder / BLEND).exists() else ()
+    return Experiment(folder, config, table, Path(facts["input"]), members)
+
+
+def _read_members(folder: Path, overrides: Sequence[str]) -> tuple[Part, ...]:
+    path = folder / BLEND
+    rows = read_json(path, ("members",))["members"]
+    try:
+        values = [[row[key] for key in PART_KEYS] for row in rows]
+    except (TypeError, KeyError):
+        raise UserError(f"{path}: not the members of a blend; run src/blend.py again") from None
+    return tuple(
+        Part(open_experiment(name, folder.parent, overrides), weight, temperature, digests)
+        for name, weight, temperature, digests in values
+    )
 
 
 def training_frames(experiment: Experiment) -> FrameCache | FrameFolder:

@@ -26,6 +26,7 @@ from nyuseg.dataset import (
     mix_seed,
 )
 from nyuseg.device import environment
+from nyuseg.ensemble import Ensemble, NotFiniteError
 from nyuseg.errors import UserError
 from nyuseg.experiment import Experiment, training_frames
 from nyuseg.files import remove_partial, write_text
@@ -34,7 +35,7 @@ from nyuseg.inputs import training_inputs
 from nyuseg.locks import deferred
 from nyuseg.losses import LossWatch
 from nyuseg.model import build_model
-from nyuseg.predictor import NotFiniteError, Predictor
+from nyuseg.predictor import Predictor
 from nyuseg.progress import progress
 from nyuseg.step import TrainingStep
 from nyuseg.validate import validate
@@ -145,7 +146,7 @@ class FoldTrainer:
         torch.manual_seed(mix_seed(self.config.seed, self.fold, self.epoch))
         self.sampler.epoch = self.epoch
         train = self._train_epoch()
-        predictor = Predictor([self.model], self.config, self.device)
+        predictor = Predictor([Ensemble([self.model], self.config, self.device)])
         try:
             valid = validate(predictor, self.valid)
         except NotFiniteError as error:  # The last step ruined the weights.

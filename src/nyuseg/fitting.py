@@ -57,6 +57,37 @@ def from_grid(grid: torch.Tensor, native: tuple[int, int], size: tuple[int, int]
     return F.interpolate(content, native, mode="bilinear", align_corners=False)[0]
 
 
+def regrid(
+    grid: torch.Tensor,
+    native: tuple[int, int],
+    size: tuple[int, int],
+    other: tuple[int, int],
+) -> torch.Tensor:
+    """Bring a grid [C, size/4] to the grid of an input of another size: [C, other/4].
+
+    The frame's part is scaled bilinearly, the padding is 0.
+    """
+    if size == other:
+        return grid
+    inside = [n // STRIDE for n in content_size(native, other)]
+    height, width = content_size(native, size)
+    content = grid[None, :, : height // STRIDE, : width // STRIDE]
+    scaled = F.interpolate(content, inside, mode="bilinear", align_corners=False)[0]
+    bottom, right = (n // STRIDE - m for n, m in zip(other, inside, strict=True))
+    return F.pad(scaled, (0, right, 0, bottom))
+
+
+def sharpen(probabilities: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Probabilities [..,13,h,w] to the power of 1 / temperature, made to sum to 1 again.
+
+    A temperature above 1 makes them less sure, 1 leaves them as they are.
+    """
+    if temperature == 1:
+        return probabilities
+    powers = probabilities ** (1 / temperature)
+    return powers / powers.sum(-3, keepdim=True)
+
+
 def to_mask(
     probabilities: torch.Tensor, native: tuple[int, int], size: tuple[int, int]
 ) -> np.ndarray:

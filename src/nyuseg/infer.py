@@ -15,6 +15,7 @@ from nyuseg.checkpoint import check_release, open_release
 from nyuseg.classes import CLASS_NAMES, NUM_CLASSES
 from nyuseg.dataset import PredictionSet
 from nyuseg.device import environment
+from nyuseg.ensemble import Ensemble
 from nyuseg.errors import UserError
 from nyuseg.experiment import Experiment
 from nyuseg.files import atomic_folder, read_json, sha256_file, write_json
@@ -57,6 +58,34 @@ def load_folds(experiment: Experiment, folds: list[int]) -> tuple[list[nn.Module
     return models, digests
 
 
+def load_predictor(
+    experiment: Experiment,
+    folds: list[int],
+    device: torch.device | Sequence[torch.device],
+    tta: bool,
+) -> tuple[Predictor, dict[str, Any]]:
+    """The Predictor of some folds of an experiment or a blend, and the hashes of the weights.
+
+    Hashes by fold; of a blend, by fold and member. Raises UserError as load_folds does, and for a
+    member that was trained again since it was blended.
+    """
+    ensembles, hashes = [], {}
+    for part in experiment.parts:
+        member = part.experiment
+        models, digests = load_folds(member, folds)
+        if part.digests and any(part.digests[fold] != digests[fold] for fold in digests):
+            raise UserError(
+                f"{experiment.folder}: {member.config.name} was trained again since it was "
+                "blended; run src/blend.py again"
+            )
+        weights = (part.weight, part.temperature)
+        ensembles.append(Ensemble(models, member.config, device, tta, *weights))
+        hashes[member.config.name] = digests
+    by_fold = {str(fold): {name: one[str(fold)] for name, one in hashes.items()} for fold in folds}
+    found = by_fold if experiment.members else next(iter(hashes.values()))
+    return Predictor(ensembles, experiment.config), found
+
+
 def infer(
     experiment: Experiment,
     folds: list[int],
@@ -72,8 +101,7 @@ def infer(
     """
     started = time.monotonic()
     config = experiment.config
-    models, hashes = load_folds(experiment, folds)
-    predictor = Predictor(models, config, device, tta)
+    predictor, hashes = load_predictor(experiment, folds, device, tta)
     frames = PredictionSet(FrameFolder(root, "test"), list_ids(root, "test"), config.data)
     with only_writer(folder), atomic_folder(folder, MANIFEST) as temporary:
         manifest = {

@@ -22,13 +22,21 @@ DEPTH_CODES = {
 }
 
 
-def network_images(batch: Sample, data: Data, device: torch.device) -> torch.Tensor:
+def fitted(kind: str, number: int) -> str:
+    """The key of image or depth in a sample that is fitted to several sizes, numbered from 0."""
+    return f"{kind}{number or ''}"
+
+
+def network_images(
+    batch: Sample, data: Data, device: torch.device, number: int = 0
+) -> torch.Tensor:
     """What the network sees of a batch of dataset.collate: float32 [N,C,H,W], on the device.
 
-    batch: `image` uint8 [N,H,W,3] and `depth` [N,H,W], the bits of uint16 millimetres as int16.
+    batch: `image` uint8 [N,H,W,3] and `depth` [N,H,W], the bits of uint16 millimetres as int16;
+    number: which of the sizes that the set was fitted to.
     """
-    image = batch["image"].to(device, non_blocking=True)
-    return network_input(image, _millimetres(batch, device), data)
+    image = batch[fitted("image", number)].to(device, non_blocking=True)
+    return network_input(image, _millimetres(batch[fitted("depth", number)], device), data)
 
 
 def training_inputs(batch: Sample, data: Data, device: torch.device) -> Sample:
@@ -38,7 +46,7 @@ def training_inputs(batch: Sample, data: Data, device: torch.device) -> Sample:
     `label` int64 [N,H,W] (255 void), `depth` float32 [N,1,H,W] linear in 0..1, `depth_valid` bool
     [N,1,H,W]; the rest of the batch is passed on.
     """
-    depth = _millimetres(batch, device)[:, None]
+    depth = _millimetres(batch["depth"], device)[:, None]
     image = batch["image"].to(device, non_blocking=True)
     return {
         **batch,
@@ -49,9 +57,9 @@ def training_inputs(batch: Sample, data: Data, device: torch.device) -> Sample:
     }
 
 
-def _millimetres(batch: Sample, device: torch.device) -> torch.Tensor:
+def _millimetres(depth: torch.Tensor, device: torch.device) -> torch.Tensor:
     # torch knows few operations on uint16: as int16, its upper half has turned negative.
-    return batch["depth"].to(device, non_blocking=True).int() & 0xFFFF
+    return depth.to(device, non_blocking=True).int() & 0xFFFF
 
 
 def network_input(image: torch.Tensor, depth: torch.Tensor, data: Data) -> torch.Tensor:

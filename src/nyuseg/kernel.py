@@ -14,6 +14,7 @@ from nyuseg.budget import Budget
 from nyuseg.config import Config, parse_config
 from nyuseg.dataset import PredictionSet, collate
 from nyuseg.device import pick_devices
+from nyuseg.ensemble import Ensemble
 from nyuseg.errors import UserError
 from nyuseg.files import atomic_folder, read_json, sha256_file, write_json
 from nyuseg.frames import FrameFolder, list_ids
@@ -25,8 +26,9 @@ from nyuseg.predictor import Predictor
 
 PACKAGE_KEYS = (
     *("fingerprint", "files", "folds", "tta", "formats", "precision", "competition"),
-    *("cv", "notice", "experiment"),
+    *("cv", "notice", "experiment", "members"),
 )
+CONFIG = "config.json"
 END = "NYUSEG END: submission written and verified"
 
 
@@ -46,11 +48,10 @@ def run(
     file, or test images that cannot be found or are at fault.
     """
     started = started or time.time()
-    facts, config, models = load_package(package, fingerprint)
-    frames = find_frames(inputs, config, facts["competition"])
+    facts, predictor = load_package(package, fingerprint)
+    frames = find_frames(inputs, predictor.config, facts["competition"])
     formats = usable_formats(frames, facts["formats"])
-    predictor = Predictor(models, config, pick_devices(), facts["tta"])
-    planned = {"folds": len(models), "views": predictor.view_names}
+    planned = {"folds": predictor.model_count, "views": predictor.view_names}
     budget = Budget(predictor, len(frames), budget_hours * 3600 - (time.time() - started))
     print(f"loaded after {time.time() - started:.0f} s", flush=True)
     budget.fit(announce(predictor, frames), 0)
@@ -81,8 +82,8 @@ def fingerprint_of(facts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def load_package(package: Path, fingerprint: str) -> tuple[dict[str, Any], Config, list[nn.Module]]:
-    """Check the package and build its networks: its manifest, configuration and networks.
+def load_package(package: Path, fingerprint: str) -> tuple[dict[str, Any], Predictor]:
+    """Check the package and build its networks: its manifest and what predicts.
 
     Raises UserError when the version is another one or a file is missing or damaged.
     """
@@ -101,9 +102,24 @@ def load_package(package: Path, fingerprint: str) -> tuple[dict[str, Any], Confi
             raise UserError(f"{path}: {kind}; upload the data set again")
         if sha256_file(path) != digest:
             raise UserError(f"{path}: not the file that was packaged; upload the data set again")
-    config = parse_config(read_json(package / "config.json"), str(package / "config.json"))
-    models = [_load(package / f"fold_{fold}.safetensors", config) for fold in facts["folds"]]
-    return facts, config, models
+    devices = pick_devices()
+    ensembles = [_load_member(package, member, facts, devices) for member in facts["members"]]
+    return facts, Predictor(ensembles, _read_config(package / CONFIG))
+
+
+def _load_member(
+    package: Path, member: dict[str, Any], facts: dict[str, Any], devices: list[torch.device]
+) -> Ensemble:
+    prefix = member["prefix"]
+    config = _read_config(package / f"{prefix}{CONFIG}")
+    paths = [package / f"{prefix}fold_{fold}.safetensors" for fold in facts["folds"]]
+    models = [_load(path, config) for path in paths]
+    weights = (member["weight"], member["temperature"])
+    return Ensemble(models, config, devices, facts["tta"], *weights)
+
+
+def _read_config(path: Path) -> Config:
+    return parse_config(read_json(path), str(path))
 
 
 def _load(path: Path, config: Config) -> nn.Module:
@@ -155,7 +171,8 @@ def announce(predictor: Predictor, frames: PredictionSet) -> float:
     Returns the seconds an image will take.
     """
     size = min(len(frames), predictor.batch_size)
-    batch = collate([frames[index] for index in range(size)])
+    fitted = predictor.frames(frames)
+    batch = collate([fitted[index] for index in range(size)])
     devices = {device: replica for replica, device in enumerate(predictor.devices)}
     for replica in devices.values():  # The first call also chooses algorithms.
         predictor.answer(batch, replica)

@@ -16,6 +16,7 @@ from nyuseg.classes import CLASS_NAMES
 from nyuseg.dataset import PredictionSet
 from nyuseg.depth import DEPTH_MAX, DEPTH_MIN
 from nyuseg.device import environment
+from nyuseg.ensemble import Ensemble
 from nyuseg.errors import UserError
 from nyuseg.experiment import Experiment, training_frames
 from nyuseg.files import atomic_path, read_json, remove_partial, write_json, write_text
@@ -46,7 +47,7 @@ def write_oof(experiment: Experiment, fold: int, device: torch.device) -> None:
     if facts["valid_ids"] != ids:
         raise UserError(f"{folder / 'weights.json'}: validated on other images than fold {fold}")
     frames = PredictionSet(training_frames(experiment), ids, config.data)
-    predictor = Predictor([model], config, device)
+    predictor = Predictor([Ensemble([model], config, device)])
     remove_partial(folder)
     remove_partial(experiment.folder / "masks", {f"{image_id}.png" for image_id in ids})
     with ExitStack() as stack:

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 
+from nyuseg.checkpoint import WEIGHTS
 from nyuseg.errors import UserError
 from nyuseg.experiment import Experiment
 from nyuseg.files import atomic_folder, sha256_file, write_bytes, write_json
-from nyuseg.infer import MANIFEST, cv_scores, load_folds
+from nyuseg.infer import MANIFEST, cv_scores, load_predictor
 from nyuseg.kaggle_metadata import (
     DATASET_FILE,
     KERNEL_FILE,
@@ -20,7 +21,7 @@ from nyuseg.kaggle_metadata import (
     kernel_metadata,
     slugify,
 )
-from nyuseg.kernel import fingerprint_of
+from nyuseg.kernel import CONFIG, fingerprint_of
 from nyuseg.locks import only_writer
 from nyuseg.notebook import INTRO, code_cells, write_source
 from nyuseg.wheels import own_wheel, repack
@@ -59,7 +60,8 @@ def build(experiment: Experiment, options: Options, folder: Path) -> dict[str, A
     data_id = f"{options.owner}/{slugify(data_title)}"
     kind, competition = options.kernel_type, options.competition
     kernel_meta = kernel_metadata(options.owner, title, source, kind, data_id, competition)
-    _, hashes = load_folds(experiment, options.folds)  # Checks that they belong together.
+    # Checks that they belong together.
+    _, hashes = load_predictor(experiment, options.folds, torch.device("cpu"), options.tta)
     with only_writer(folder / "dataset"), atomic_folder(folder / "dataset", DATASET_FILE) as inside:
         facts = _write_package(experiment, options, hashes, inside)
         write_json(inside / DATASET_FILE, data_meta)
@@ -82,18 +84,20 @@ def kernel_name(owner: str, title: str) -> str:
 def _write_package(
     experiment: Experiment, options: Options, hashes: dict[str, str], folder: Path
 ) -> dict[str, Any]:
-    write_json(folder / "config.json", experiment.config.model_dump(mode="json"))
-    for fold in options.folds:
-        state = load_file(experiment.fold_folder(fold) / "weights.safetensors")
-        if options.precision == "half":
-            state = {key: to_half(key, tensor) for key, tensor in state.items()}
-        write_bytes(folder / f"fold_{fold}.safetensors", save(state))
+    write_json(folder / CONFIG, experiment.config.model_dump(mode="json"))
+    members = []
+    for number, part in enumerate(experiment.parts):
+        prefix = f"member_{number}_" if experiment.members else ""
+        _write_member(part.experiment, options, folder, prefix)
+        weights = {"weight": part.weight, "temperature": part.temperature}
+        members.append({"experiment": part.experiment.config.name, "prefix": prefix, **weights})
     own_wheel(folder)
     for name in EXTRA_WHEELS:
         repack(name, folder)
     facts = {
         "experiment": experiment.config.name,
         "folds": hashes,
+        "members": members,
         "tta": options.tta,
         "formats": options.formats,
         "precision": options.precision,
@@ -105,6 +109,15 @@ def _write_package(
     facts["fingerprint"] = fingerprint_of(facts)
     write_json(folder / MANIFEST, facts)
     return facts
+
+
+def _write_member(member: Experiment, options: Options, folder: Path, prefix: str) -> None:
+    write_json(folder / f"{prefix}{CONFIG}", member.config.model_dump(mode="json"))
+    for fold in options.folds:
+        state = load_file(member.fold_folder(fold) / WEIGHTS)
+        if options.precision == "half":
+            state = {key: to_half(key, tensor) for key, tensor in state.items()}
+        write_bytes(folder / f"{prefix}fold_{fold}.safetensors", save(state))
 
 
 def to_half(name: str, tensor: torch.Tensor) -> torch.Tensor:
