@@ -18,8 +18,8 @@ LAYERS = {
     "demo.rooms demo.sensor demo.shapes demo.texture demo.things",
     2: "atrous augment checkpoint dataset device fitting fuse inputs losses model recompute "
     "submission tta",
-    3: "budget ensemble experiment fit predictor space step validate",
-    4: "cli infer kaggle_push kernel kernel_check leaderboard oof package report",
+    3: "budget ensemble experiment stored weights fit predictor space step validate",
+    4: "blend cli infer kaggle_push kernel kernel_check leaderboard oof package report",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 # Modules that a machine without torch can import (besides layer 1).
@@ -30,7 +30,7 @@ ONLY_IN = {
     "segmentation_models_pytorch": {"model"},
 }
 TORCH_FAMILY = {"torch", "torchvision", "timm", "safetensors", *ONLY_IN}
-PREDICTING = ("predictor", "ensemble", "tta", "model", "infer", "budget", "kernel")
+PREDICTING = ("predictor", "ensemble", "tta", "model", "infer", "budget", "kernel", "stored")
 
 MODULES = {
     ".".join(path.relative_to(SRC / "nyuseg").with_suffix("").parts).removesuffix(".__init__"): path

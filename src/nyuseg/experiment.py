@@ -184,6 +184,14 @@ def _read_members(folder: Path, overrides: Sequence[str]) -> tuple[Part, ...]:
     )
 
 
+def read_oof_ids(experiment: Experiment, fold: int) -> list[str]:
+    """Ids in the order of oof_probs.npy. Raises UserError when the file is missing."""
+    path = experiment.fold_folder(fold) / "oof_ids.txt"
+    if not path.exists():
+        raise UserError(f"{path}: no such file; train fold {fold} again with --fresh")
+    return path.read_text().split()
+
+
 def training_frames(experiment: Experiment) -> FrameCache | FrameFolder:
     """The training frames, from the cache that the configuration names or from their files."""
     if experiment.config.train.cache is None:

@@ -100,7 +100,7 @@ def atomic_folder(folder: Path, marker: str) -> Iterator[Path]:
         raise UserError(f"{folder.parent}: cannot be written ({error.strerror})") from None
     try:
         yield temporary
-        for path in temporary.iterdir():
+        for path in (path for path in temporary.rglob("*") if path.is_file()):
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
         temporary.chmod(0o755)

@@ -18,7 +18,7 @@ from nyuseg.depth import DEPTH_MAX, DEPTH_MIN
 from nyuseg.device import environment
 from nyuseg.ensemble import Ensemble
 from nyuseg.errors import UserError
-from nyuseg.experiment import Experiment, training_frames
+from nyuseg.experiment import Experiment, read_oof_ids, training_frames
 from nyuseg.files import atomic_path, read_json, remove_partial, write_json, write_text
 from nyuseg.fitting import from_grid
 from nyuseg.frames import frame_path, read_depth, read_label, write_png
@@ -141,14 +141,6 @@ def check_pooling(experiment: Experiment) -> None:
     ):
         if ids:
             raise UserError(f"{experiment.folder}: image {ids[0]} is {what} ({len(ids)} such)")
-
-
-def read_oof_ids(experiment: Experiment, fold: int) -> list[str]:
-    """Ids in the order of oof_probs.npy. Raises UserError when the file is missing."""
-    path = experiment.fold_folder(fold) / "oof_ids.txt"
-    if not path.exists():
-        raise UserError(f"{path}: no such file; train fold {fold} again with --fresh")
-    return path.read_text().split()
 
 
 def _head(confusion: np.ndarray) -> dict[str, Any]:

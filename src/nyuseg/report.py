@@ -47,5 +47,39 @@ def cv_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def blend_table(result: dict[str, Any]) -> str:
+    """What blend.json says, as text."""
+    rows = [*result["members"], *result["left_out"]]
+    width = max(24, *(len(row["experiment"]) + 2 for row in rows))
+    lines = [f"{'out-of-fold':{width}}{'mIoU':>8}{'fitted':>9}{'used':>9}{'temperature':>13}"]
+    for row in rows:
+        used = f"{row['fitted']:9.3f}{row['weight']:9.3f}{row['temperature']:13g}"
+        lines.append(f"{row['experiment']:{width}}{_number(row['miou'], 4):>8}{used}")
+    lines += [
+        f"{'equal weights':{width}}{_number(result['miou']['equal'], 4):>8}",
+        f"{'fitted, nested':{width}}{_number(result['miou']['fitted'], 4):>8}  "
+        f"{_difference(result['advantage'])} over equal weights",
+        f"(judged on the rooms that chose them they would be {result['optimism']:.4f} better)",
+        "",
+    ]
+    better = "better" if result["method"] == "fitted" else "not better"
+    lines += [
+        f"used: {result['method']} weights, as fitted ones are {better} beyond the interval",
+        f"gain over {result['best_member']}, the best member: {_difference(result['gain'])}",
+        "on rooms that neither networks nor weights have seen, with one network a member; the mean",
+        "over folds takes part of such a gain: expect less of it on the leaderboard",
+    ]
+    if result["gain"]["value"] <= 0:
+        lines.append(f"!! no gain: {result['best_member']} alone is as good !!")
+    return "\n".join(lines)
+
+
+def _difference(estimate: dict[str, float]) -> str:
+    """A bootstrap.Estimate of a difference as text."""
+    # Adding 0 turns a rounded -0 into 0.
+    value, low, high = (round(estimate[key], 4) + 0.0 for key in ("value", "low", "high"))
+    return f"{value:+.4f} [{low:+.4f}..{high:+.4f}]"
+
+
 def _number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
