@@ -19,7 +19,7 @@ LAYERS = {
     2: "atrous augment checkpoint dataset device fitting fuse inputs losses model recompute "
     "submission tta",
     3: "budget ensemble experiment stored weights fit predictor space step validate",
-    4: "blend cli infer kaggle_push kernel kernel_check leaderboard oof package report",
+    4: "blend cli infer kaggle_push kernel kernel_check leaderboard oof package report view_search",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 # Modules that a machine without torch can import (besides layer 1).

@@ -58,14 +58,14 @@ def blend_table(result: dict[str, Any]) -> str:
     lines += [
         f"{'equal weights':{width}}{_number(result['miou']['equal'], 4):>8}",
         f"{'fitted, nested':{width}}{_number(result['miou']['fitted'], 4):>8}  "
-        f"{_difference(result['advantage'])} over equal weights",
+        f"{difference_text(result['advantage'])} over equal weights",
         f"(judged on the rooms that chose them they would be {result['optimism']:.4f} better)",
         "",
     ]
     better = "better" if result["method"] == "fitted" else "not better"
     lines += [
         f"used: {result['method']} weights, as fitted ones are {better} beyond the interval",
-        f"gain over {result['best_member']}, the best member: {_difference(result['gain'])}",
+        f"gain over {result['best_member']}, the best member: {difference_text(result['gain'])}",
         "on rooms that neither networks nor weights have seen, with one network a member; the mean",
         "over folds takes part of such a gain: expect less of it on the leaderboard",
     ]
@@ -74,7 +74,7 @@ def blend_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _difference(estimate: dict[str, float]) -> str:
+def difference_text(estimate: dict[str, float]) -> str:
     """A bootstrap.Estimate of a difference as text."""
     # Adding 0 turns a rounded -0 into 0.
     value, low, high = (round(estimate[key], 4) + 0.0 for key in ("value", "low", "high"))

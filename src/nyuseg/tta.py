@@ -51,5 +51,7 @@ def scaled_size(view: View, size: Sequence[int]) -> tuple[int, int]:
 
 def _resize(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     colour = F.interpolate(images[:, :3], size, mode="bilinear", antialias=True)
+    if images.shape[1] == 3:
+        return colour
     rest = F.interpolate(images[:, 3:], size, mode="nearest-exact")
     return torch.cat([colour, rest], 1)
