@@ -389,6 +389,23 @@ def test_table_shows_each_submission_and_the_mean_of_folds(tmp_path: Path, masks
     assert all(line.endswith("0.4321") for line in lines[1:])
 
 
+def test_folds_of_several_experiments_are_averaged_apart(tmp_path: Path, masks: Masks) -> None:
+    labels = write_labels(tmp_path / "labels", masks)
+    scores = []
+    for name, fold, wrong in (("a", 0, 0), ("b", 0, 63), ("a", 1, 126), ("b", 1, 63)):
+        guess = {image_id: mask.copy() for image_id, mask in masks.items()}
+        guess["000003"].ravel()[:wrong] = (guess["000003"].ravel()[:wrong] + 1) % 13
+        folder = write(tmp_path / f"{name}_fold{fold}", "npy", guess).parent
+        write_manifest(folder, DEFAULT, folds={str(fold): "hash"}, experiment=name)
+        scores.append(score_submission(folder, labels))
+    lines = [line.split() for line in score_table(scores).splitlines()[1:]]
+    mean = f"{1 - 63 / 378:.4f}"
+    assert [(" ".join(line[:-3]), line[-2]) for line in lines] == [
+        ("a, mean single fold", mean),
+        ("b, mean single fold", mean),
+    ]
+
+
 def test_a_noisy_mask_is_not_too_long_for_a_field(tmp_path: Path) -> None:
     mask = np.random.default_rng(0).integers(0, 2, (600, 800)).astype(np.uint8)
     with make_writer("rle", tmp_path, 1, Submission()) as writer:

@@ -52,10 +52,14 @@ def _first_file(folder: Path) -> Path:
 
 
 def score_table(scores: list[dict[str, Any]]) -> str:
-    """One row a submission, with its out-of-fold score beside; classes for a single one."""
+    """One row a submission, with its out-of-fold score beside; classes for a single one.
+
+    Single folds come first, with their mean; of several experiments only the means.
+    """
     single = [score for score in scores if len(score["manifest"].get("folds", [])) == 1]
     if len(single) > 1:
-        scores = [*single, _mean(single), *(score for score in scores if score not in single)]
+        rest = [score for score in scores if score not in single]
+        scores = [*_with_means(single), *rest]
     width = max(len(score["name"]) for score in scores) + 2
     lines = [f"{'submission':{width}}{'mIoU':>8}{'pixel acc':>11}{'OOF mIoU':>10}"]
     for score in scores:
@@ -72,12 +76,21 @@ def score_table(scores: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _mean(single: list[dict[str, Any]]) -> dict[str, Any]:
+def _with_means(single: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for score in single:
+        groups.setdefault(score["manifest"].get("experiment", ""), []).append(score)
+    if len(groups) == 1:
+        return [*single, _mean(single, "mean single fold")]
+    return [_mean(group, f"{name}, mean single fold") for name, group in groups.items()]
+
+
+def _mean(single: list[dict[str, Any]], name: str) -> dict[str, Any]:
     means = {
         key: float(np.mean([score[key] or 0.0 for score in single]))
         for key in ("miou", "pixel_accuracy")
     }
-    return {"name": "mean single fold", "manifest": single[0]["manifest"], **means}
+    return {"name": name, "manifest": single[0]["manifest"], **means}
 
 
 def _number(value: float | None) -> str:
