@@ -7,7 +7,7 @@ of disk.
 
 examples:
   python benchmarks/run.py                 five minutes on two cores
-  python benchmarks/run.py --full          larger batches, more rounds and images: half an hour
+  python benchmarks/run.py --full          larger batches, more rounds and images: twenty minutes
   python benchmarks/run.py --encoder tu-test_resnet --size 96x128     only to test this script
 """
 
