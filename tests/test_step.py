@@ -138,7 +138,8 @@ def test_the_guard_notices_a_look() -> None:
 
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_step_never_looks_at_a_value(parts: int) -> None:
-    step = TrainingStep(network().train(), Train(batch_size=4, accumulate=parts), CPU)
+    options = Train(batch_size=4, accumulate=parts, ema=0.99)
+    step = TrainingStep(network().train(), options, CPU)
     data = batch()
     step(data)
     with Looks() as looks:

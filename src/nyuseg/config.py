@@ -104,6 +104,10 @@ class Train(Section):
 
     cache: where training frames are kept decoded: auto (.cache below the experiments' folder),
     another folder, or null (read the PNG files in each epoch). The pictures are the same.
+
+    ema: decay of an exponential moving average of the weights, such as 0.999; mean_last: so many
+    last epochs whose weights are averaged; null: none. Neither changes the training, see averaging;
+    both are scored beside the best and the last epoch.
     """
 
     epochs: int = Field(30, ge=1)
@@ -117,6 +121,8 @@ class Train(Section):
     checkpointing: bool = False
     compile: bool = False
     cache: str | None = "auto"
+    ema: float | None = Field(None, gt=0, lt=1)
+    mean_last: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
     def _parts_of_two(self) -> "Train":
@@ -125,6 +131,12 @@ class Train(Section):
                 f"accumulate: {self.batch_size} images cannot be {self.accumulate} equal parts of "
                 "two or more"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _mean_within_training(self) -> "Train":
+        if (self.mean_last or 0) > self.epochs:
+            raise ValueError(f"mean_last: {self.mean_last} epochs, but only {self.epochs} in all")
         return self
 
 
@@ -138,11 +150,14 @@ class Folds(Section):
 class Predict(Section):
     """Which checkpoint of a fold predicts, and how many images go through a network at once.
 
+    checkpoint: the best epoch (chosen on the images that it is then scored on), the last one, or
+    an average of the weights, ema or mean, that `train` must have switched on.
+
     batch_size: views of an image count like images; null is 16 on a GPU and 2 on a processor,
     which takes several batches side by side. What does not fit into the memory is halved.
     """
 
-    checkpoint: Literal["best", "last"] = "best"
+    checkpoint: Literal["best", "last", "ema", "mean"] = "best"
     batch_size: int | None = Field(None, ge=1)
 
 
@@ -175,6 +190,14 @@ class Config(Section):
         # DeepLabV3+ keeps its encoder at stride 16; the others go down to 32.
         if self.model.decoder != "deeplabv3plus" and any(n % 32 for n in self.data.size):
             raise ValueError(f"data.size: {self.model.decoder} needs multiples of 32")
+        return self
+
+    @model_validator(mode="after")
+    def _checkpoint_is_made(self) -> "Config":
+        kind = self.predict.checkpoint
+        for average, key in (("ema", "ema"), ("mean", "mean_last")):
+            if kind == average and getattr(self.train, key) is None:
+                raise ValueError(f"predict.checkpoint: {kind} needs train.{key}, which is not set")
         return self
 
 
