@@ -38,6 +38,8 @@ SETTINGS = (
     "model.encoder=tu-test_resnet",
     "data.size=[32,48]",
     "train.epochs=3",
+    "train.ema=0.9",
+    "train.mean_last=2",
     "train.precision=fp32",
     "folds.count=2",
 )

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from nyuseg.config import Config, dump_config, load_config, parse_config
+from nyuseg.config import dump_config, load_config, parse_config
 from nyuseg.errors import UserError
+from nyuseg.schema import Config
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 EXP060 = CONFIGS / "exp060.yaml"
@@ -87,6 +88,8 @@ def test_exp060_is_the_reports() -> None:
         "folds.count": 5,
         "folds.group": "scene",
         "predict.checkpoint": "best",
+        "train.ema": None,
+        "train.mean_last": None,
     }
     found = dumped("exp060.yaml")
     assert {key: found[key] for key in expected} == expected
@@ -111,7 +114,7 @@ def test_demo_is_the_same_recipe_in_small() -> None:
         "data.size",
         "model.encoder",
         "model.encoder_weights",
-        *(f"train.{key}" for key in ("epochs", "batch_size", "lr", "workers")),
+        *(f"train.{key}" for key in ("epochs", "batch_size", "lr", "workers", "ema")),
     }
     assert dumped("demo.yaml")["model.encoder_weights"] is None  # No download.
 
@@ -174,6 +177,14 @@ def test_sizes_of_deeplab(size: tuple[int, int]) -> None:
     assert load_config(EXP060, [f"data.size={list(size)}"]).data.size == size
 
 
+def test_averages_may_predict_when_they_are_made() -> None:
+    mean = load_config(EXP060, ["train.mean_last=30", "predict.checkpoint=mean"])
+    ema = load_config(EXP060, ["predict.checkpoint=ema", "train.ema=0.5"])
+    assert (mean.train.mean_last, ema.train.ema) == (30, 0.5)
+    with pytest.raises(UserError, match=r"ema needs train\.ema"):
+        load_config(EXP060, ["train.mean_last=3", "predict.checkpoint=ema"])
+
+
 @pytest.mark.parametrize("size", ["[16, 64]", "[72, 64]", "[64, 72]", "[0, 0]", "[-32, 32]"])
 def test_refused_sizes(size: str) -> None:
     assert "data.size: height and width must be multiples of 16" in refused(
@@ -200,6 +211,15 @@ def test_other_decoders_need_multiples_of_32(decoder: str) -> None:
         ("train.batch_size=1", "train.batch_size"),
         ("train.lr=0", "train.lr"),
         ("train.lr=.nan", "train.lr"),
+        ("train.ema=1", "train.ema"),
+        ("train.ema=0", "train.ema"),
+        ("train.ema=.nan", "train.ema"),
+        ("train.mean_last=0", "train.mean_last"),
+        ("train.mean_last=2.5", "train.mean_last"),
+        ("train.mean_last=31", "train: mean_last: 31 epochs, but only 30 in all"),
+        ("predict.checkpoint=ema", "predict.checkpoint: ema needs train.ema, which"),
+        ("predict.checkpoint=mean", "predict.checkpoint: mean needs train.mean_last, which"),
+        ("predict.checkpoint=first", "predict.checkpoint"),
         ("train.workers=-1", "train.workers"),
         ("train.precision=fp8", "train.precision"),
         ("train=3", "train"),

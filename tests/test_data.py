@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from nyuseg.augment import Augmentation
-from nyuseg.config import Augment, Config, parse_config
+from nyuseg.config import parse_config
 from nyuseg.dataset import (
     EpochSampler,
     PredictionSet,
@@ -23,6 +23,7 @@ from nyuseg.errors import UserError
 from nyuseg.fitting import content_size, fit_frame, from_grid, to_mask
 from nyuseg.frames import FrameFolder, frame_path, write_png
 from nyuseg.inputs import network_images, training_inputs
+from nyuseg.schema import Augment, Config
 
 CODES = [linear_depth, inverse_depth, log_depth]
 STILL = {"flip": 0, "shift": 0, "scale": 0, "rotate": 0}

@@ -241,6 +241,9 @@ def test_too_little_space_stops_before_the_first_step(tmp_path: Path, monkeypatc
     with pytest.raises(UserError, match=r"5 folds need about .* GB, 1\.00 GB are free"):
         require_space(exp060, [0, 1, 2, 3, 4])
     require_space(exp060, [])
+    averaged = experiment(tmp_path, train={"cache": None, "ema": 0.99, "mean_last": 2})
+    more = required_bytes(averaged, [0, 1, 2, 3, 4]) / need
+    assert more == pytest.approx(45 / 31, rel=1e-3)  # Both, in each fold and each checkpoint.
     assert free_bytes(tmp_path) > 0
 
 
@@ -258,7 +261,8 @@ def trained_size(tmp_path_factory) -> tuple[int, int]:
     work = tmp_path_factory.mktemp("space")
     write_demo(work / "data", scenes=4, frames=2, test_scenes=1, size=(48, 64))
     settings = ["model.encoder=tu-test_resnet", "data.size=[48,64]", "train.epochs=1"]
-    options = [f"--set={text}" for text in (*settings, "folds.count=2")]
+    averages = ["train.ema=0.9", "train.mean_last=1"]
+    options = [f"--set={text}" for text in (*settings, *averages, "folds.count=2")]
     config = str(PROJECT / "configs/demo.yaml")
     folders = ["--config", config, "--input", str(work / "data"), "--oof", str(work / "oof")]
     train_folds.main(["--fold", "all", *folders, *options])

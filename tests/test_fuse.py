@@ -5,9 +5,10 @@ import timm
 import torch
 from torch import nn
 
-from nyuseg.config import Config, parse_config
+from nyuseg.config import parse_config
 from nyuseg.fuse import find_pairs, fold_batchnorm
 from nyuseg.model import build_model, load_network
+from nyuseg.schema import Config
 
 
 def config(encoder: str, decoder: str) -> Config:

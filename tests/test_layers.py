@@ -13,12 +13,12 @@ import pytest
 SRC = Path(__file__).resolve().parents[1] / "src"
 LAYERS = {
     1: "ahead arrays bootstrap cache classes config depth encoding errors files folds frames "
-    "integrity kaggle_client kaggle_metadata locks metrics mounts notebook nyuv2_mat preview "
-    "progress wheels demo demo.data demo.furniture demo.layout demo.materials demo.render "
-    "demo.rooms demo.sensor demo.shapes demo.texture demo.things",
-    2: "atrous augment checkpoint dataset device fitting fuse inputs losses model recompute "
-    "submission tta",
-    3: "budget ensemble experiment stored weights fit predictor space step validate",
+    "integrity kaggle_client kaggle_metadata locks metrics mounts notebook nyuv2_mat "
+    "optimism preview progress schema wheels demo demo.data demo.furniture demo.layout "
+    "demo.materials demo.render demo.rooms demo.sensor demo.shapes demo.texture demo.things",
+    2: "atrous augment averaging checkpoint dataset device fitting fuse inputs losses model "
+    "recompute submission tta",
+    3: "budget ensemble experiment fit kinds predictor space step stored validate weights",
     4: "blend cli infer kaggle_push kernel kernel_check leaderboard oof package report view_search",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}

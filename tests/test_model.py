@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 import nyuseg.model
-from nyuseg.config import Config, parse_config
+from nyuseg.config import parse_config
 from nyuseg.errors import UserError
 from nyuseg.model import build_model, expand_input
+from nyuseg.schema import Config
 
 
 def config(**model) -> Config:

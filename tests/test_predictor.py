@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from nyuseg.config import Config, parse_config
+from nyuseg.config import parse_config
 from nyuseg.dataset import PredictionSet
 from nyuseg.ensemble import Ensemble
 from nyuseg.errors import UserError
@@ -16,6 +16,7 @@ from nyuseg.fitting import to_mask
 from nyuseg.frames import FrameFolder, frame_path, write_png
 from nyuseg.model import build_model
 from nyuseg.predictor import Predictor
+from nyuseg.schema import Config
 
 CPU = torch.device("cpu")
 BASE = {"name": "test", "data": {"size": [32, 64]}, "train": {"precision": "fp32", "workers": 0}}

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nyuseg.config import Train, parse_config
+from nyuseg.config import parse_config
 from nyuseg.errors import UserError
 from nyuseg.model import build_model
 from nyuseg.recompute import recompute_blocks
+from nyuseg.schema import Train
 from nyuseg.step import TrainingStep
 
 CPU = torch.device("cpu")
@@ -138,7 +139,8 @@ def test_the_guard_notices_a_look() -> None:
 
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_step_never_looks_at_a_value(parts: int) -> None:
-    step = TrainingStep(network().train(), Train(batch_size=4, accumulate=parts), CPU)
+    options = Train(batch_size=4, accumulate=parts, ema=0.99)
+    step = TrainingStep(network().train(), options, CPU)
     data = batch()
     step(data)
     with Looks() as looks:

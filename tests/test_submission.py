@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nyuseg.config import Submission
 from nyuseg.errors import UserError
 from nyuseg.frames import encode_png, write_png
 from nyuseg.leaderboard import score_submission, score_table
+from nyuseg.schema import Submission
 from nyuseg.submission import FILES, digest, make_writer, parse_formats, read_masks, verify
 
 Masks = dict[str, np.ndarray]

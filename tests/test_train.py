@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from sklearn.metrics import jaccard_score
 
 import infer
 import score
 import train_folds
 from nyuseg import fit
-from nyuseg.checkpoint import load_checkpoint
+from nyuseg.checkpoint import load_checkpoint, save_checkpoint
 from nyuseg.config import load_config, parse_config
 from nyuseg.demo.data import write_demo
 from nyuseg.errors import UserError
@@ -24,7 +25,9 @@ from nyuseg.experiment import open_experiment
 from nyuseg.files import PROJECT, read_json
 from nyuseg.fitting import to_mask
 from nyuseg.frames import FrameFolder, frame_path, list_ids, read_label, write_png
-from nyuseg.oof import check_pooling
+from nyuseg.kinds import read_confusions
+from nyuseg.metrics import summarize
+from nyuseg.oof import check_pooling, image_confusions, pool
 
 pytestmark = pytest.mark.slow
 
@@ -250,10 +253,14 @@ def test_weights_ruined_by_the_last_step_are_not_saved(data: Path, tmp_path: Pat
     assert not list((tmp_path / "demo/fold_0").glob("*.pt"))
 
 
-def test_the_best_epoch_survives_every_cut(trained, data, tmp_path, capsys) -> None:
-    """Killed between last.pt and best.pt, or thrown back to previous.pt: the same best.pt."""
-    more = "--set=train.epochs=4"
-    whole = train(data, tmp_path / "whole", "0", more) / "fold_0"
+@pytest.mark.parametrize("averages", [("null", "null"), (0.8, 3)])
+def test_the_best_epoch_survives_every_cut(averages, data, tmp_path) -> None:
+    """Killed between last.pt and best.pt, or thrown back to previous.pt: the same files."""
+    names = ("train.ema", "train.mean_last")
+    values = [f"--set={name}={value}" for name, value in zip(names, averages, strict=True)]
+    more = ["--set=train.epochs=4", *values]
+    whole = train(data, tmp_path / "whole", "0", *more) / "fold_0"
+    assert ("averages" in load_checkpoint(whole / "last.pt")) == (averages[0] != "null")
     for cut in ("best lost", "last broken"):
         oof = tmp_path / cut.replace(" ", "_")
         with pytest.MonkeyPatch.context() as patch:
@@ -267,15 +274,124 @@ def test_the_best_epoch_survives_every_cut(trained, data, tmp_path, capsys) -> N
 
             patch.setattr(fit, "validate", interrupted)
             with pytest.raises(KeyboardInterrupt):
-                train(data, oof, "0", more)
+                train(data, oof, "0", *more)
         folder = oof / "demo/fold_0"
         if cut == "best lost" and load_checkpoint(folder / "last.pt")["best"]["epoch"] == 2:
             (folder / "best.pt").unlink()
         if cut == "last broken":
             (folder / "last.pt").write_bytes(b"half")
-        train(data, oof, "0", more)
-        assert (folder / "best.pt").read_bytes() == (whole / "best.pt").read_bytes()
-        assert (folder / "last.pt").read_bytes() == (whole / "last.pt").read_bytes()
+        train(data, oof, "0", *more)
+        for name in ("best.pt", "last.pt", "checkpoints.npz", "weights.safetensors"):
+            assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+# Which checkpoint predicts
+
+
+@pytest.fixture(scope="session")
+def averaged(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment whose folds predict with the moving average; their best epochs differ."""
+    more = ["train.epochs=4", "train.ema=0.8", "train.mean_last=3", "predict.checkpoint=ema"]
+    oof = tmp_path_factory.mktemp("averaged")
+    return train(data, oof, "all", "--set=train.lr=0.01", *(f"--set={text}" for text in more))
+
+
+def test_averages_do_not_change_the_training(trained, data, tmp_path) -> None:
+    more = ["--set=train.ema=null", "--set=train.mean_last=1"]
+    folder = train(data, tmp_path, "0", *more) / "fold_0"
+    kept = load_checkpoint(folder / "last.pt")["averages"]["weights"]
+    assert list(kept) == ["mean"] and same(kept["mean"], weights(folder))  # Of the last epoch.
+    found = np.load(folder / "checkpoints.npz")
+    assert (found["mean"] == found["last"]).all()
+    for name in ("weights.safetensors", "best.pt", "oof_probs.npy"):
+        assert (folder / name).read_bytes() == (trained / "fold_0" / name).read_bytes()
+
+
+def test_the_average_is_released_and_makes_the_masks(averaged: Path) -> None:
+    experiment = open_experiment("demo", averaged.parent)
+    masks = image_confusions(experiment)
+    kinds, halves = read_confusions(experiment)
+    assert list(kinds) == ["best", "last", "ema", "mean"]
+    # Folded BatchNorm rounds differently: a few pixels of 30720.
+    distance = {kind: np.abs(found - masks).sum() for kind, found in kinds.items()}
+    assert distance.pop("ema") < 300 < 3 * 300 < min(distance.values())
+    for fold in (0, 1):
+        folder = averaged / f"fold_{fold}"
+        state = load_checkpoint(folder / "last.pt")
+        released = load_file(folder / "weights.safetensors")
+        kept = state["averages"]["weights"]
+        assert same(released, kept["ema"]) and released.keys() == state["model"].keys()
+        assert not same(released, state["model"]) and not same(released, kept["mean"])
+        facts = read_json(folder / "weights.json")
+        assert (facts["checkpoint"], facts["epoch"]) == ("ema", 4)
+        assert halves[fold].shape == (4, 2, 13, 13)
+
+
+def test_confusions_by_image_add_up_to_those_by_fold(averaged: Path) -> None:
+    experiment = open_experiment("demo", averaged.parent)
+    kinds, halves = read_confusions(experiment)
+    for fold in (0, 1):
+        facts = read_json(averaged / f"fold_{fold}/fold.json")
+        for kind in ("best", "last"):
+            found = kinds[kind][experiment.table["fold"] == fold].sum(0)
+            assert found.tolist() == facts[kind]["confusion"]
+            epoch = halves[fold][facts[kind]["epoch"] - 1]
+            assert epoch.sum(0).tolist() == facts[kind]["confusion"] and epoch.sum((1, 2)).all()
+
+
+def test_cv_compares_the_checkpoints(averaged: Path) -> None:
+    experiment, cv = open_experiment("demo", averaged.parent), read_json(averaged / "cv.json")
+    kinds, _ = read_confusions(experiment)
+    assert cv["predicts"] == "ema" and list(cv["checkpoints"]) == list(kinds)
+    scores = {kind: row["miou"] for kind, row in cv["checkpoints"].items()}
+    for kind, found in kinds.items():
+        assert scores[kind] == pytest.approx(summarize(found.sum(0))["miou"])
+    gain = cv["checkpoints"]["mean"]["over_last"]
+    assert gain["value"] == pytest.approx(scores["mean"] - scores["last"])
+    assert gain["low"] <= gain["value"] <= gain["high"] and 0 <= gain["p_above"] <= 1
+    assert cv["checkpoints"]["last"]["over_last"] is None
+    luck = cv["optimism"]
+    assert luck["same"] == pytest.approx(scores["best"])
+    assert luck["optimism"] == pytest.approx(scores["best"] - luck["other"])
+    assert (
+        f"optimism of that choice: {luck['optimism']:+.4f}" in (averaged / "report.txt").read_text()
+    )
+
+
+def test_an_experiment_of_an_earlier_version_is_pooled_without_them(copied: Path) -> None:
+    for path in copied.glob("fold_*/checkpoints.npz"):
+        path.unlink()
+    experiment = open_experiment("demo", copied.parent)
+    before = read_json(copied / "cv.json")
+    cv = pool(experiment, torch.device("cpu"))
+    assert (cv["miou"], cv["optimism"]) == (before["miou"], None)
+    assert list(cv["checkpoints"]) == ["best", "last"]
+    for kind, row in cv["checkpoints"].items():
+        assert row["miou"] == before["checkpoints"][kind]["miou"] and row["over_last"] is None
+    assert "optimism of that choice: -\n" in (copied / "report.txt").read_text()
+
+
+def test_a_checkpoint_without_its_average_is_refused(copied: Path, data: Path) -> None:
+    folder = copied / "fold_0"
+    (folder / "fold.json").unlink()
+    state = load_checkpoint(folder / "last.pt")
+    del state["averages"]["weights"]["ema"]
+    save_checkpoint(folder / "last.pt", state)
+    with pytest.raises(UserError, match=r"last\.pt: .*use --fresh"):
+        train(data, copied.parent, "0")
+
+
+def test_a_fold_begun_by_an_earlier_version_goes_on(copied: Path, data: Path) -> None:
+    folder = copied / "fold_0"
+    (folder / "fold.json").unlink()
+    for name in ("last.pt", "best.pt"):
+        state = load_checkpoint(folder / name)
+        for part in (state, state.get("best", {}), *state.get("history", ())):
+            part.pop("confusions", None), part.pop("halves", None)
+        save_checkpoint(folder / name, state)
+    train(data, copied.parent, "0")
+    cv = read_json(copied / "cv.json")
+    assert cv["optimism"] is None and cv["checkpoints"]["best"]["over_last"] is None
 
 
 # Inference

@@ -8,7 +8,7 @@ import albumentations as A
 import cv2
 import numpy as np
 
-from nyuseg.config import Augment
+from nyuseg.schema import Augment
 
 Frame = dict[str, np.ndarray]
 

@@ -30,7 +30,7 @@ from nyuseg.report import blend_table
 from nyuseg.stored import StoredGrids
 from nyuseg.weights import Mixture, Sample, nested
 
-PIXELS = 1_600_000  # Of all images together, on which candidates are compared.
+PIXELS = 1_000_000  # Of all images together, on which candidates are compared.
 THREADS = 2
 METHODS = ("equal", "fitted")
 

@@ -11,10 +11,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from nyuseg.config import Config
 from nyuseg.errors import UserError
 from nyuseg.files import read_json, sha256_file, write_bytes, write_json
 from nyuseg.model import load_network
+from nyuseg.schema import Config
 
 WEIGHTS = "weights.safetensors"
 # What a checkpoint must hold to go on from.

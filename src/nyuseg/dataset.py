@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from nyuseg.config import Config, Data
 from nyuseg.errors import UserError
 from nyuseg.fitting import fit_frame
 from nyuseg.frames import Frame
 from nyuseg.inputs import Sample, fitted
+from nyuseg.schema import Config, Data
 
 ID_BYTES = 64
 MOST_WORKERS = 64

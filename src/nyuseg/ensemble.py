@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from nyuseg.config import Config, View
 from nyuseg.device import autocast, free_memory, is_out_of_memory
 from nyuseg.errors import UserError
 from nyuseg.fitting import STRIDE, sharpen
+from nyuseg.schema import Config, View
 from nyuseg.tta import look, undo
 
 Answer = tuple[torch.Tensor, torch.Tensor | None]

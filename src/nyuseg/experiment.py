@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from nyuseg.cache import FrameCache, open_cache
-from nyuseg.config import Config, dump_config, is_free, load_config, override_config
+from nyuseg.config import dump_config, is_free, load_config, override_config
 from nyuseg.errors import UserError
 from nyuseg.files import read_json, remove_partial, write_json, write_text
 from nyuseg.folds import (
@@ -24,6 +24,7 @@ from nyuseg.folds import (
 )
 from nyuseg.frames import KINDS, FrameFolder, frame_path, list_ids
 from nyuseg.locks import all_idle, only_writer
+from nyuseg.schema import Config
 
 BLEND = "blend.json"
 PART_KEYS = ("experiment", "weight", "temperature", "weights")

@@ -32,9 +32,11 @@ from nyuseg.experiment import Experiment, training_frames
 from nyuseg.files import remove_partial, write_text
 from nyuseg.folds import fold_hash
 from nyuseg.inputs import training_inputs
+from nyuseg.kinds import write_confusions
 from nyuseg.locks import deferred
 from nyuseg.losses import LossWatch
 from nyuseg.model import build_model
+from nyuseg.optimism import half_sums
 from nyuseg.predictor import Predictor
 from nyuseg.progress import progress
 from nyuseg.step import TrainingStep
@@ -68,7 +70,7 @@ class FoldTrainer:
 
     Writes into oof/<exp>/fold_k: last.pt after each epoch (all that resuming needs) with the one
     before it as previous.pt, best.pt when the validation mIoU rises, metrics.csv, train.log, and
-    at the end the release weights.
+    at the end checkpoints.npz (see kinds) and the release weights.
     """
 
     def __init__(self, experiment: Experiment, fold: int, device: torch.device) -> None:
@@ -83,6 +85,7 @@ class FoldTrainer:
         self.train = TrainingSet(source, ids, self.config, fold)
         held_out = experiment.ids(fold, held_out=True)
         self.valid = PredictionSet(source, held_out, self.config.data)
+        self.scenes = experiment.table.set_index("image_id")["scene"][held_out]
         options = self.config.train
         self.sampler = EpochSampler(len(self.train), self.config.seed, fold)
         self.loader = make_loader(
@@ -122,6 +125,8 @@ class FoldTrainer:
         write_metrics(self.folder / "metrics.csv", self.history)
         chosen = self.config.predict.checkpoint
         last = load_checkpoint(self.folder / "last.pt")
+        averages = last["averages"]["weights"] if "averages" in last else {}
+        self._write_confusions(last, averages)
         state = load_checkpoint(self.folder / "best.pt") if chosen == "best" else last
         facts = {
             "experiment": self.config.name,
@@ -134,8 +139,19 @@ class FoldTrainer:
             "last": {key: last[key] for key in ("epoch", "confusion")},
             "environment": environment(self.device, self.config.train.precision),
         }
-        release_weights(self.folder, state["model"], facts)
+        release_weights(self.folder, averages.get(chosen, state["model"]), facts)
         (self.folder / "previous.pt").unlink(missing_ok=True)
+
+    def _write_confusions(self, last: dict[str, Any], averages: dict[str, Any]) -> None:
+        """Keep how each checkpoint predicts each image; the averages do so only now."""
+        states = {"best": self.best, "last": last}  # Begun by an earlier version, they lack them.
+        found = {k: one["confusions"].numpy() for k, one in states.items() if "confusions" in one}
+        for kind, weights in averages.items():
+            self.model.load_state_dict(weights)
+            valid = self._validate()
+            found[kind] = valid["confusions"]
+            self._log(f"fold {self.fold} {kind} of the weights:  mIoU {valid['miou'] or 0.0:.4f}")
+        write_confusions(self.folder, found, [row.get("halves") for row in self.history])
 
     def _one_epoch(self) -> None:
         started = time.monotonic()
@@ -146,20 +162,25 @@ class FoldTrainer:
         torch.manual_seed(mix_seed(self.config.seed, self.fold, self.epoch))
         self.sampler.epoch = self.epoch
         train = self._train_epoch()
-        predictor = Predictor([Ensemble([self.model], self.config, self.device)])
         try:
-            valid = validate(predictor, self.valid)
+            valid = self._validate()
         except NotFiniteError as error:  # The last step ruined the weights.
             self._stop(str(error))
         self.epoch += 1
+        self.step.averages.after_epoch(self.epoch)
         values = [self.epoch, rate, *train]
         values += [valid[key] for key in ("loss", "segmentation", "depth")]
         values += [valid["miou"] or 0.0, valid["pixel_accuracy"] or 0.0]
         values += [self.epoch * len(self.loader) - self.step.taken()]
-        self.history.append(dict(zip(COLUMNS, values, strict=True)))
+        halves = half_sums(valid["confusions"], self.scenes).tolist()
+        self.history.append({**dict(zip(COLUMNS, values, strict=True)), "halves": halves})
         with deferred():
             self._keep(valid)
         self._log_epoch(time.monotonic() - started)
+
+    def _validate(self) -> dict[str, Any]:
+        ensemble = Ensemble([self.model], self.config, self.device)
+        return validate(Predictor([ensemble]), self.valid)
 
     def _train_epoch(self) -> list[float]:
         """One pass over the training images; returns the mean losses: total, parts."""
@@ -195,6 +216,7 @@ class FoldTrainer:
     def _keep(self, valid: dict[str, Any]) -> None:
         """Write what this epoch changed; best.pt last, because last.pt can make it again."""
         score = {"epoch": self.epoch, "confusion": valid["confusion"].tolist()}
+        score["confusions"] = torch.from_numpy(valid["confusions"])
         miou = valid["miou"] or 0.0
         improved = miou > self.best["miou"]
         if improved:
@@ -241,7 +263,7 @@ class FoldTrainer:
         if self.best["epoch"] == self.epoch:
             self._save_best()
         elif best.get("epoch", 0) > self.epoch:
-            self.best = {key: best[key] for key in ("miou", "epoch", "confusion")}
+            self.best = {key: value for key, value in best.items() if key != "model"}
         else:
             raise UserError(f"{path}: not the best epoch {self.best['epoch']}; use --fresh")
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from nyuseg.config import Data
 from nyuseg.depth import inverse_depth, linear_depth, log_depth
+from nyuseg.schema import Data
 
 Sample = dict[str, Any]
 DEPTH_CODES = {

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from nyuseg.budget import Budget
-from nyuseg.config import Config, parse_config
+from nyuseg.config import parse_config
 from nyuseg.dataset import PredictionSet, collate
 from nyuseg.device import pick_devices
 from nyuseg.ensemble import Ensemble
@@ -23,6 +23,7 @@ from nyuseg.integrity import image_sizes, require_clean
 from nyuseg.model import load_network
 from nyuseg.mounts import describe, find_all
 from nyuseg.predictor import Predictor
+from nyuseg.schema import Config
 
 PACKAGE_KEYS = (
     *("fingerprint", "files", "folds", "tta", "formats", "precision", "competition"),

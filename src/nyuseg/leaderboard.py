@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from nyuseg.classes import CLASS_NAMES, NUM_CLASSES
-from nyuseg.config import Submission
 from nyuseg.errors import UserError
 from nyuseg.files import read_json
 from nyuseg.folds import short_notice
 from nyuseg.frames import read_label
 from nyuseg.metrics import confusion_matrix, summarize
+from nyuseg.schema import Submission
 from nyuseg.submission import FILES, read_masks
 
 

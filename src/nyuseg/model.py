@@ -16,10 +16,10 @@ from torch import nn
 
 from nyuseg.atrous import use_atrous
 from nyuseg.classes import NUM_CLASSES
-from nyuseg.config import Config
 from nyuseg.errors import UserError
 from nyuseg.fitting import STRIDE
 from nyuseg.fuse import Pairs, find_pairs, fold_batchnorm
+from nyuseg.schema import Config
 
 
 class MultiTaskNet(nn.Module):

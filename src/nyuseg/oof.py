@@ -22,8 +22,10 @@ from nyuseg.experiment import Experiment, read_oof_ids, training_frames
 from nyuseg.files import atomic_path, read_json, remove_partial, write_json, write_text
 from nyuseg.fitting import from_grid
 from nyuseg.frames import frame_path, read_depth, read_label, write_png
+from nyuseg.kinds import over_last, read_confusions
 from nyuseg.locks import only_writer
 from nyuseg.metrics import confusion_matrix, summarize
+from nyuseg.optimism import optimism
 from nyuseg.predictor import Predictor
 from nyuseg.progress import progress
 from nyuseg.report import cv_table
@@ -88,6 +90,7 @@ def pool(experiment: Experiment, device: torch.device) -> dict[str, Any]:
     ]
     depth_errors = [error for fold in range(count) for error in _depth_errors(experiment, fold)]
     scores = summarize(pooled)
+    kinds, halves = read_confusions(experiment)
     metres = float(np.mean(depth_errors)) * (DEPTH_MAX - DEPTH_MIN) if depth_errors else None
     result = {
         "experiment": experiment.config.name,
@@ -97,7 +100,8 @@ def pool(experiment: Experiment, device: torch.device) -> dict[str, Any]:
         **_head(pooled),
         "class_iou": dict(zip(CLASS_NAMES, scores["class_iou"], strict=True)),
         "depth_mae_m": metres,
-        "checkpoints": {kind: _pooled_checkpoint(experiment, kind) for kind in ("best", "last")},
+        "checkpoints": _checkpoints(experiment, kinds),
+        "optimism": optimism(halves),
         "folds": rows,
         "seed": experiment.config.seed,
         "environment": environment(device, experiment.config.train.precision),
@@ -165,11 +169,16 @@ def _fold_row(experiment: Experiment, fold: int) -> dict[str, Any]:
     }
 
 
-def _pooled_checkpoint(experiment: Experiment, kind: str) -> dict[str, Any]:
-    """Pooled score of the best or the last epochs, as validated while training."""
-    folds = range(experiment.config.folds.count)
-    facts = [_facts(experiment, fold) for fold in folds]
-    return _head(np.sum([fact[kind]["confusion"] for fact in facts], axis=0))
+def _checkpoints(experiment: Experiment, kinds: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Pooled score of each kind of checkpoint, as validated while training, beside the last's."""
+    facts = [_facts(experiment, fold) for fold in range(experiment.config.folds.count)]
+    # fold.json has these two also where an earlier version trained.
+    known = {k: np.sum([fact[k]["confusion"] for fact in facts], axis=0) for k in ("best", "last")}
+    pooled = {**known, **{kind: confusions.sum(0) for kind, confusions in kinds.items()}}
+    return {
+        kind: {**_head(confusion), "over_last": over_last(kinds, kind, experiment)}
+        for kind, confusion in pooled.items()
+    }
 
 
 def _depth_errors(experiment: Experiment, fold: int) -> list[float]:

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from nyuseg.ahead import ahead, in_order
-from nyuseg.config import Config
 from nyuseg.dataset import PredictionSet, iterate, make_loader
 from nyuseg.device import free_memory
 from nyuseg.ensemble import Ensemble, WeightedMean
 from nyuseg.fitting import regrid, to_mask
 from nyuseg.inputs import Sample, network_images
+from nyuseg.schema import Config
 
 TRIM_EVERY = 8  # Batches.
 

@@ -39,12 +39,34 @@ def cv_table(result: dict[str, Any]) -> str:
             f"  {_number(row['pixel_accuracy'], 4):>9}  {row['best_epoch']:>10}"
             f"  {_number(row['best_miou'], 4):>9}  {_number(row['last_miou'], 4):>9}"
         )
+    return "\n".join([*lines, "", *_checkpoint_lines(result)])
+
+
+def _checkpoint_lines(result: dict[str, Any]) -> list[str]:
+    """Which checkpoint of the folds would have predicted how well."""
+    lines = ["checkpoint    mIoU  pixel acc  over last  95 % interval over rooms  P(over last)"]
+    for kind, scores in result["checkpoints"].items():
+        gain = scores["over_last"] or dict.fromkeys(("value", "low", "high", "p_above"))
+        interval = f"{_signed(gain['low'])} .. {_signed(gain['high'])}"
+        lines.append(
+            f"{kind:10}  {_number(scores['miou'], 4):>6}  {_number(scores['pixel_accuracy'], 4):>9}"
+            f"  {_signed(gain['value']):>9}  {'-' if gain['low'] is None else interval:>24}"
+            f"  {_number(gain['p_above']):>12}{'  (optimistic)' if kind == 'best' else ''}"
+        )
     pooled = {kind: scores["miou"] for kind, scores in result["checkpoints"].items()}
     lines.append(
         f"pooled mIoU of the best epochs {_number(pooled['best'], 4)} (chosen on the images they "
         f"are scored on: optimistic), of the last epochs {_number(pooled['last'], 4)}"
     )
-    return "\n".join(lines)
+    luck = result["optimism"]
+    lines.append(
+        "optimism of that choice: -"
+        if luck is None
+        else f"optimism of that choice: {_signed(luck['optimism'])}; chosen on one half of a fold's"
+        f" rooms and scored on the other, epochs reach {_number(luck['other'], 4)}, "
+        f"{_signed(luck['gain'])} over the last ones"
+    )
+    return lines
 
 
 def blend_table(result: dict[str, Any]) -> str:
@@ -83,3 +105,7 @@ def difference_text(estimate: dict[str, float]) -> str:
 
 def _number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.4f}"

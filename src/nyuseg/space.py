@@ -14,8 +14,11 @@ from nyuseg.model import build_model
 
 # A finished fold keeps its weights five times: AdamW's checkpoint holds them and two moments,
 # best.pt and the release once each. While it trains, previous.pt and the checkpoint being written
-# add three times each.
+# add three times each. An average of the weights adds one to each checkpoint.
 KEPT, WORKING = 5, 6
+# An image's confusion matrices: two in last.pt and in previous.pt, one in best.pt (int64), and
+# four in checkpoints.npz (int32).
+MATRICES = (5 * 8 + 4 * 4) * NUM_CLASSES**2
 
 
 def required_bytes(experiment: Experiment, folds: list[int]) -> int:
@@ -30,9 +33,11 @@ def required_bytes(experiment: Experiment, folds: list[int]) -> int:
     height, width = config.data.size
     grid = (height // STRIDE) * (width // STRIDE) * 2  # float16
     # A mask compresses to a few kilobytes; a pixel a byte would be the worst.
-    image = grid * (NUM_CLASSES + 1) + height * width // 8
+    image = grid * (NUM_CLASSES + 1) + height * width // 8 + MATRICES
     images = sum(len(experiment.ids(fold, held_out=True)) for fold in folds)
-    return weights * (KEPT * len(folds) + WORKING) + image * images + _cache_bytes(experiment)
+    averages = sum(wish is not None for wish in (config.train.ema, config.train.mean_last))
+    times = (KEPT + averages) * len(folds) + WORKING + 2 * averages
+    return weights * times + image * images + _cache_bytes(experiment)
 
 
 def _cache_bytes(experiment: Experiment) -> int:

@@ -5,15 +5,16 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from nyuseg.config import Train
+from nyuseg.averaging import Averages
 from nyuseg.device import autocast, autocast_dtype
 from nyuseg.inputs import Sample
 from nyuseg.losses import multitask_loss, valid_pixels
 from nyuseg.recompute import recompute_blocks
+from nyuseg.schema import Train
 
 
 class TrainingStep:
-    """A network with its optimizer and, for float16, its loss scaler.
+    """A network with its optimizer, the averages of its weights and, for float16, its loss scaler.
 
     Nothing in a step waits for the device: losses stay there, and the fused optimizer asks there
     whether the gradients are finite.
@@ -30,6 +31,7 @@ class TrainingStep:
         )
         half = autocast_dtype(device, options.precision) == torch.float16
         self.scaler = torch.amp.GradScaler(device.type, enabled=half)
+        self.averages = Averages(model, options)
 
     def __call__(self, batch: Sample) -> torch.Tensor:
         """Take one step on a batch of inputs.training_inputs.
@@ -47,6 +49,7 @@ class TrainingStep:
             losses += torch.stack([loss["total"], loss["segmentation"], loss["depth"]]).detach()
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.averages.after_step()
         return losses
 
     def set_rate(self, rate: float) -> None:
@@ -61,13 +64,16 @@ class TrainingStep:
 
     def state_dict(self) -> dict:
         """What resuming needs beside the network's own state."""
-        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        state = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        return {**state, "averages": self.averages.state_dict()} if self.averages.kinds else state
 
     def load_state_dict(self, state: dict) -> None:
         """Go on from a state_dict."""
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"] and self.scaler.is_enabled():  # Empty when it began without float16.
             self.scaler.load_state_dict(state["scaler"])
+        if self.averages.kinds:
+            self.averages.load_state_dict(state["averages"])
 
 
 def _parts(batch: Sample, count: int) -> Iterator[Sample]:

@@ -13,10 +13,10 @@ import numpy as np
 
 from nyuseg.arrays import ArrayFile, map_array, read_entries
 from nyuseg.classes import NUM_CLASSES
-from nyuseg.config import Submission
 from nyuseg.encoding import decode_mask, encode_mask
 from nyuseg.errors import UserError
 from nyuseg.frames import encode_png
+from nyuseg.schema import Submission
 
 FILES = {"npy": "submission.npy", "rle": "submission.csv", "png": "submission.zip"}
 HEADER = ["ImageId_ClassId", "EncodedPixels"]

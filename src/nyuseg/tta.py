@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from ttach import functional
 
-from nyuseg.config import View
+from nyuseg.schema import View
 
 # Sizes of scaled inputs are multiples of it: what the deepest encoder divides by.
 STEP = 32

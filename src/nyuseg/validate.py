@@ -18,27 +18,29 @@ PAIRS = NUM_CLASSES**2
 def validate(predictor: Predictor, frames: PredictionSet) -> dict[str, Any]:
     """Predict a set of training frames and score them at their native size.
 
-    Returns `confusion` (int64 [13,13]), `miou`, `pixel_accuracy`, `class_iou` and the losses of
+    Returns `confusions` (int64 [n,13,13], by image, in the order of the set), their sum `confusion`
+    ([13,13]), its `miou`, `pixel_accuracy`, `class_iou` and the losses of
     the report, `segmentation`, `depth` and `loss` (their weighted sum), averaged over images. All
     is counted on the device, which is asked once, at the end.
     """
     device, size = predictor.devices[0], predictor.config.data.size
-    counts = torch.zeros(PAIRS + 1, dtype=torch.int64, device=device)
+    counts = torch.zeros(len(frames), PAIRS + 1, dtype=torch.int64, device=device)
     losses = torch.zeros(2, dtype=torch.float64, device=device)
-    for prediction in predictor.predict(frames):
+    for count, prediction in zip(counts, predictor.predict(frames), strict=True):
         truth = frames.source.read(prediction.id, ("label", "depth"))
         label = torch.from_numpy(truth["label"].astype(np.int64)).to(device, non_blocking=True)
         probabilities = from_grid(prediction.probabilities.to(device), prediction.size, size)
-        count_pairs(counts, label, likeliest(probabilities))
+        count_pairs(count, label, likeliest(probabilities))
         losses[0] += cross_entropy(probabilities, label)
         if prediction.depth is not None:
             guess = from_grid(prediction.depth.to(device), prediction.size, size)[0]
             losses[1] += depth_error(guess, truth["depth"])
-    confusion = counts[:PAIRS].view(NUM_CLASSES, NUM_CLASSES).cpu().numpy()
+    confusions = counts[:, :PAIRS].cpu().numpy().reshape(-1, NUM_CLASSES, NUM_CLASSES)
+    confusion = confusions.sum(0)
     segmentation, depth = (losses / len(frames)).tolist()
     total = segmentation + predictor.config.train.depth_loss * depth
     parts = {"loss": total, "segmentation": segmentation, "depth": depth}
-    return {"confusion": confusion, **summarize(confusion), **parts}
+    return {"confusions": confusions, "confusion": confusion, **summarize(confusion), **parts}
 
 
 def count_pairs(counts: torch.Tensor, truth: torch.Tensor, prediction: torch.Tensor) -> None:

@@ -11,7 +11,6 @@ import torch
 
 from nyuseg.bootstrap import Estimate, difference
 from nyuseg.checkpoint import load_release
-from nyuseg.config import View
 from nyuseg.dataset import PredictionSet, collate
 from nyuseg.ensemble import Ensemble
 from nyuseg.errors import UserError
@@ -25,6 +24,7 @@ from nyuseg.metrics import confusion_matrix, mean_iou
 from nyuseg.oof import check_pooling
 from nyuseg.progress import progress
 from nyuseg.report import difference_text
+from nyuseg.schema import View
 
 # Searched by default, besides 1.
 SCALES = (0.75, 1.25)
