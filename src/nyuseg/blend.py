@@ -16,7 +16,7 @@ import torch
 from nyuseg.ahead import in_order
 from nyuseg.bootstrap import difference
 from nyuseg.classes import CLASS_NAMES, VOID
-from nyuseg.config import dump_config
+from nyuseg.config import dump_config, parse_config
 from nyuseg.errors import UserError
 from nyuseg.experiment import BLEND, Experiment
 from nyuseg.files import atomic_folder, read_json, write_json, write_text
@@ -27,6 +27,7 @@ from nyuseg.metrics import confusion_matrix, mean_iou, summarize
 from nyuseg.oof import check_pooling, image_confusions
 from nyuseg.progress import progress
 from nyuseg.report import blend_table
+from nyuseg.schema import Config
 from nyuseg.stored import StoredGrids
 from nyuseg.weights import Mixture, Sample, nested
 
@@ -77,12 +78,16 @@ def blend(members: Sequence[Experiment], folder: Path, temperature: bool) -> dic
     if folder.exists() and not (folder / BLEND).exists():
         raise UserError(f"{folder}: exists and is no blend; use --name for another name")
     first, stored = members[0], StoredGrids(members)
+    reference = next(member for member in members if member.config.data.size == stored.size)
+    config = parse_config(
+        {**reference.config.model_dump(mode="json"), "name": folder.name}, "--name"
+    )
     folds = first.table["fold"].to_numpy()
     per_fold, final, optimism = nested(_draw(first, stored), temperature)
     equal = Mixture((1 / len(members),) * len(members), (1.0,) * len(members))
     scored = _judge(first, stored, [[equal] * len(folds), [per_fold[fold] for fold in folds]])
     result = _decide(members, scored, (equal, final), optimism)
-    _write(members, folder, stored.size, result, scored[METHODS.index(result["method"])])
+    _write(first, config, folder, result, scored[METHODS.index(result["method"])])
     return result
 
 
@@ -150,14 +155,7 @@ def _decide(
     method = "fitted" if advantage.is_above else "equal"
     index = METHODS.index(method)
     rows = [
-        {
-            "experiment": member.config.name,
-            "miou": scores[number],
-            "weight": ways[index].weights[number],
-            "temperature": ways[index].temperatures[number],
-            "fitted": ways[1].weights[number],
-            "weights": _digests(member),
-        }
+        _row(member, scores[number], number, ways[index], ways[1])
         for number, member in enumerate(members)
     ]
     return {
@@ -172,6 +170,20 @@ def _decide(
     }
 
 
+def _row(
+    member: Experiment, miou: float, number: int, used: Mixture, fitted: Mixture
+) -> dict[str, Any]:
+    """What blend.json says of a member; `weights` are the hashes of its folds' networks."""
+    return {
+        "experiment": member.config.name,
+        "miou": miou,
+        "weight": used.weights[number],
+        "temperature": used.temperatures[number],
+        "fitted": fitted.weights[number],
+        "weights": _digests(member),
+    }
+
+
 def _digests(member: Experiment) -> dict[str, str]:
     folds = range(member.config.folds.count)
     paths = {str(fold): member.fold_folder(fold) / "weights.json" for fold in folds}
@@ -179,31 +191,10 @@ def _digests(member: Experiment) -> dict[str, str]:
 
 
 def _write(
-    members: Sequence[Experiment],
-    folder: Path,
-    size: tuple[int, int],
-    result: dict[str, Any],
-    chosen: Scored,
+    first: Experiment, config: Config, folder: Path, result: dict[str, Any], chosen: Scored
 ) -> None:
     """Write the folder of a blend, all that an experiment's has but what training leaves."""
-    first = members[0]
-    reference = next(member for member in members if member.config.data.size == size)
-    config = reference.config.model_copy(update={"name": folder.name})
     facts = read_json(first.folder / "experiment.json")
-    folds = first.table["fold"].to_numpy()
-    cv = {
-        "experiment": folder.name,
-        "notice": first.notice,
-        "images": len(first.table),
-        **_scores(chosen.confusions),
-        "class_iou": dict(
-            zip(CLASS_NAMES, summarize(chosen.confusions.sum(0))["class_iou"], strict=True)
-        ),
-        "folds": [
-            {"fold": k, "images": int((folds == k).sum()), **_scores(chosen.confusions[folds == k])}
-            for k in range(folds.max() + 1)
-        ],
-    }
     with only_writer(folder), atomic_folder(folder, BLEND) as inside:
         (inside / "masks").mkdir()
         for image_id, mask in zip(first.table["image_id"], chosen.masks, strict=True):
@@ -211,9 +202,30 @@ def _write(
         write_folds(inside / "folds.csv", first.table)
         write_text(inside / "config.yaml", dump_config(config))
         write_json(inside / "experiment.json", facts)
-        write_json(inside / "cv.json", cv)
+        write_json(inside / "cv.json", _cv(first, folder.name, chosen.confusions))
         write_text(inside / "report.txt", blend_table(result) + "\n")
         write_json(inside / BLEND, result)
+
+
+def _cv(first: Experiment, name: str, confusions: np.ndarray) -> dict[str, Any]:
+    """The scores of a blend, under the names of oof.pool."""
+    folds = first.table["fold"].to_numpy()
+    classes = summarize(confusions.sum(0))["class_iou"]
+    return {
+        "experiment": name,
+        "notice": first.notice,
+        "images": len(first.table),
+        **_scores(confusions),
+        "class_iou": dict(zip(CLASS_NAMES, classes, strict=True)),
+        "folds": [
+            {
+                "fold": fold,
+                "images": int((folds == fold).sum()),
+                **_scores(confusions[folds == fold]),
+            }
+            for fold in range(folds.max() + 1)
+        ],
+    }
 
 
 def _scores(confusions: np.ndarray) -> dict[str, Any]:

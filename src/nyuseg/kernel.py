@@ -188,9 +188,10 @@ def announce(predictor: Predictor, frames: PredictionSet) -> float:
         for device in devices
         if device.type == "cuda"
     )
-    minutes = pace * len(frames) / 60
+    minutes, members = pace * len(frames) / 60, len(predictor.ensembles)
+    blended = f"{members} experiments x " if members > 1 else ""
     print(
-        f"{predictor.model_count} folds x {predictor.view_count} views on "
+        f"{blended}{predictor.model_count} folds x {predictor.view_count} views on "
         f"{len(devices)} device(s): about {minutes:.1f} minutes, {memory or cpu}",
         flush=True,
     )

@@ -1,7 +1,7 @@
 """Which test-time views are worth their time: measured on the out-of-fold images."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import combinations
 from time import perf_counter
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nyuseg.bootstrap import Estimate, difference
+from nyuseg.bootstrap import difference
 from nyuseg.checkpoint import load_release
 from nyuseg.dataset import PredictionSet, collate
 from nyuseg.ensemble import Ensemble
@@ -28,21 +28,6 @@ from nyuseg.schema import View
 
 # Searched by default, besides 1.
 SCALES = (0.75, 1.25)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A set of views: its pooled mIoU, what it gains over the identity, seconds an image."""
-
-    views: list[View]
-    miou: float
-    gain: Estimate
-    seconds: float
-
-    @property
-    def setting(self) -> str:
-        """The set as an override of the configuration."""
-        return f"predict.views=[{', '.join(_flow(view) for view in self.views)}]"
 
 
 def candidate_sets(scales: Sequence[float]) -> list[list[View]]:
@@ -71,32 +56,43 @@ def search(experiment: Experiment, scales: Sequence[float], device: torch.device
     confusions, seconds = _score(experiment, sets, device)
     scenes, folds = experiment.table["scene"], experiment.table["fold"].to_numpy()
     rows = [
-        Row(
-            views,
-            float(mean_iou(found.sum(0))),
-            difference(found, confusions[0], scenes),
-            sum(seconds[view.name] for view in views),
-        )
+        _row(views, found, confusions[0], scenes, seconds)
         for views, found in zip(sets, confusions, strict=True)
     ]
-    best = int(np.argmax([row.miou for row in rows]))
+    best = int(np.argmax([row["miou"] for row in rows]))
     equal = [
-        index
-        for index in range(len(rows))
-        if not difference(confusions[best], confusions[index], scenes).is_above
+        row
+        for row, found in zip(rows, confusions, strict=True)
+        if not difference(confusions[best], found, scenes).is_above
     ]
-    advised = min(equal, key=lambda index: rows[index].seconds)
     result = {
         "experiment": experiment.config.name,
         "notice": experiment.notice,
-        "rows": [_plain(rows[i]) for i in sorted(range(len(rows)), key=lambda i: rows[i].seconds)],
-        "best": _plain(rows[best]),
-        "advised": _plain(rows[advised]),
+        "rows": sorted(rows, key=lambda row: row["seconds"]),
+        "best": rows[best],
+        "advised": min(equal, key=lambda row: row["seconds"]),
         "nested": asdict(difference(_nested(confusions, folds), confusions[0], scenes)),
     }
     with only_writer(experiment.folder, wait=True):
         write_json(experiment.folder / "tta.json", result)
     return result
+
+
+def _row(
+    views: list[View],
+    confusions: np.ndarray,
+    identity: np.ndarray,
+    scenes: Sequence[str],
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """What is known of a set: its mIoU, what it gains over the identity, seconds an image."""
+    return {
+        "views": [view.name for view in views],
+        "miou": float(mean_iou(confusions.sum(0))),
+        "gain": asdict(difference(confusions, identity, scenes)),
+        "seconds": sum(seconds[view.name] for view in views),
+        "setting": f"predict.views=[{', '.join(_flow(view) for view in views)}]",
+    }
 
 
 def _nested(confusions: np.ndarray, folds: np.ndarray) -> np.ndarray:
@@ -159,16 +155,6 @@ def _fold_answers(
                 torch.cuda.synchronize(device)
             seconds.setdefault(name, []).append(perf_counter() - begun)
         yield image_id, tuple(batch["size"][0]), grids
-
-
-def _plain(row: Row) -> dict[str, Any]:
-    return {
-        "views": [view.name for view in row.views],
-        "miou": row.miou,
-        "gain": asdict(row.gain),
-        "seconds": row.seconds,
-        "setting": row.setting,
-    }
 
 
 def _short(names: list[str]) -> str:
