@@ -19,7 +19,8 @@ LAYERS = {
     2: "atrous augment averaging checkpoint dataset device fitting fuse inputs losses model "
     "recompute submission tta",
     3: "budget ensemble experiment fit kinds predictor space step stored validate weights",
-    4: "blend cli infer kaggle_push kernel kernel_check leaderboard oof package report view_search",
+    4: "blend cli compare forest infer kaggle_push kernel kernel_check leaderboard oof package "
+    "report view_search",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 # Modules that a machine without torch can import (besides layer 1).
@@ -28,6 +29,7 @@ ONLY_IN = {
     "albumentations": {"augment"},
     "ttach": {"tta"},
     "segmentation_models_pytorch": {"model"},
+    "matplotlib": {"forest"},
 }
 TORCH_FAMILY = {"torch", "torchvision", "timm", "safetensors", *ONLY_IN}
 PREDICTING = ("predictor", "ensemble", "tta", "model", "infer", "budget", "kernel", "stored")

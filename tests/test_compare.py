@@ -1,0 +1,181 @@
+"""Experiments side by side, against numbers counted by hand."""
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import jaccard_score
+from synthetic import write_experiment, write_labels
+
+import compare as script
+from nyuseg.blend import blend
+from nyuseg.bootstrap import difference
+from nyuseg.classes import CLASS_NAMES
+from nyuseg.compare import compare, count_parameters, training_seconds
+from nyuseg.errors import UserError
+from nyuseg.experiment import open_experiment
+from nyuseg.files import write_bytes, write_text
+from nyuseg.frames import frame_path, read_label
+from nyuseg.oof import image_confusions
+
+SIZE, INPUT = (40, 56), (48, 64)
+LINE = (
+    "2026-01-01 10:00:00  fold {} epoch   {}/30  loss 1.0 (depth 0.1)  mIoU 0.5  {} s, 7.5 img/s *"
+)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Experiments below oof/: good, worse, leaky (other folds), both (a blend)."""
+    work = tmp_path_factory.mktemp("compare")
+    write_labels(work / "input", images=40, scenes=18, size=SIZE, seed=1)
+    for name, skill, seed, group in (
+        ("good", 1.3, 1, "scene"),
+        ("worse", 1.0, 2, "scene"),
+        ("leaky", 1.0, 3, "random"),
+    ):
+        write_experiment(work / "input", work / "oof", name, skill, seed, INPUT, group=group)
+    blend(
+        [open_experiment(name, work / "oof") for name in ("good", "worse")],
+        work / "oof/both",
+        False,
+    )
+    return work
+
+
+def table(lab: Path, *names: str, out: Path) -> tuple[str, pd.DataFrame]:
+    text = compare([open_experiment(name, lab / "oof") for name in names], out)
+    return text, pd.read_csv(out / "table.csv")
+
+
+def pixels(lab: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Truth and prediction of all labelled pixels, image by image."""
+    experiment, truth, guess = open_experiment(name, lab / "oof"), [], []
+    for image_id in experiment.table["image_id"]:
+        label = read_label(frame_path(lab / "input", "train", "label", image_id))
+        truth.append(label[label != 255])
+        guess.append(read_label(experiment.mask_path(image_id))[label != 255])
+    return np.concatenate(truth), np.concatenate(guess)
+
+
+def test_scores_are_those_of_the_masks(lab: Path, tmp_path: Path) -> None:
+    text, csv = table(lab, "good", "worse", out=tmp_path / "out")
+    for name in ("good", "worse"):
+        rows = csv[csv["experiment"] == name]
+        expected = jaccard_score(*pixels(lab, name), labels=range(13), average=None)
+        assert list(rows["class"]) == [*CLASS_NAMES, "mIoU"]
+        assert rows["iou"].to_numpy() == pytest.approx([*expected, expected.mean()])
+    shown = next(line for line in text.splitlines() if line.startswith("mIoU")).split()[1:]
+    assert shown == [f"{value:.4f}" for value in csv[csv["class"] == "mIoU"]["iou"]]
+    assert (tmp_path / "out/table.txt").read_text() == text + "\n"
+
+
+def test_differences_are_to_the_first_one(lab: Path, tmp_path: Path) -> None:
+    _, csv = table(lab, "good", "worse", out=tmp_path / "out")
+    a, b = (image_confusions(open_experiment(name, lab / "oof")) for name in ("good", "worse"))
+    scenes = open_experiment("good", lab / "oof").table["scene"]
+    expected = difference(b, a, scenes)
+    row = csv[(csv["experiment"] == "worse") & (csv["class"] == "mIoU")].iloc[0]
+    assert row["difference_value"] == pytest.approx(expected.value) and expected.value < 0
+    assert (row["difference_low"], row["difference_high"]) == (expected.low, expected.high)
+    wall = csv[csv["class"] == "wall"].set_index("experiment")
+    gap = wall.loc["worse", "iou"] - wall.loc["good", "iou"]
+    assert wall.loc["worse", "difference_value"] == pytest.approx(gap)
+    assert np.isnan(wall.loc["good", "difference_value"])
+
+
+def test_images_are_matched_by_id_under_other_folds(lab: Path, tmp_path: Path) -> None:
+    """Only the intervals depend on the order; of the same masks they must not."""
+    shutil.copytree(lab / "oof", tmp_path / "oof")
+    twin = tmp_path / "oof/leaky"
+    shutil.rmtree(twin / "masks")
+    shutil.copytree(lab / "oof/good/masks", twin / "masks")
+    shuffled = pd.read_csv(twin / "folds.csv", dtype=str)
+    pair = [open_experiment(name, tmp_path / "oof") for name in ("good", "leaky")]
+    reordered = pair[1].table.sample(frac=1, random_state=3).reset_index(drop=True)
+    assert list(reordered["image_id"]) != list(shuffled["image_id"])
+    object.__setattr__(pair[1], "table", reordered)
+    text = compare(pair, tmp_path / "out")
+    assert "+0.0000 [+0.0000..+0.0000]" in text
+    assert "! leaky has other folds" in text and "!! leaky: LEAKY" in text
+    assert text.split("P(better)")[1].splitlines()[2].endswith("leaky")  # Beside the score, too.
+
+
+def test_a_blend_counts_with_all_its_members(lab: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save
+    from torch import ones
+
+    shutil.copytree(lab / "oof", tmp_path / "oof")
+    for name, width in (("good", 5), ("worse", 7)):
+        folder = tmp_path / "oof" / name
+        tensors = {"a.weight": ones(3, width), "bn.running_mean": ones(100)}
+        write_bytes(folder / "fold_0/weights.safetensors", save(tensors))
+        for fold in range(5):
+            lines = [LINE.format(fold, epoch, 10.5 * width) for epoch in (1, 2)]
+            write_text(folder / f"fold_{fold}/train.log", "\n".join(["begun", *lines, ""]))
+    good, both = (open_experiment(name, tmp_path / "oof") for name in ("good", "both"))
+    assert count_parameters(good) == 15
+    assert training_seconds(good) == pytest.approx(5 * 2 * 52.5)
+    text = compare([good, both], tmp_path / "out")
+    hours = next(line for line in text.splitlines() if line.startswith("training, h")).split()[2:]
+    assert hours == [f"{5 * 2 * 52.5 / 3600:.2f}", f"{5 * 2 * (52.5 + 73.5) / 3600:.2f}"]
+
+
+def test_what_is_not_known_is_a_dash(lab: Path, tmp_path: Path) -> None:
+    text, _ = table(lab, "good", "worse", out=tmp_path / "out")
+    lines = {line[:16].strip(): line[16:].split() for line in text.splitlines()}
+    assert lines["training, h"] == ["-", "-"]
+
+
+def test_a_class_that_does_not_occur_is_a_dash(lab: Path, tmp_path: Path) -> None:
+    shutil.copytree(lab / "oof", tmp_path / "oof")
+    shutil.copytree(lab / "input", tmp_path / "input")
+    places = [tmp_path / "oof/good/masks", tmp_path / "oof/worse/masks"]
+    for path in (p for place in (*places, tmp_path / "input/train/label") for p in place.iterdir()):
+        picture = cv2.imread(str(path), -1)
+        picture[picture == 3] = 4
+        cv2.imwrite(str(path), picture)
+    pair = [open_experiment(name, tmp_path / "oof") for name in ("good", "worse")]
+    for one in pair:
+        object.__setattr__(one, "input", tmp_path / "input")
+    text = compare(pair, tmp_path / "out")
+    lines = {line[:16].strip(): line[16:].split() for line in text.splitlines()}
+    assert lines[CLASS_NAMES[3]] == ["-", "-"] and "nan" not in text
+
+
+def test_one_experiment_alone_has_its_own_table(lab: Path, tmp_path: Path) -> None:
+    text, csv = table(lab, "good", out=tmp_path / "out")
+    assert len(csv) == 14 and "P(better)" in text
+    assert (tmp_path / "out/plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_cannot_be_compared_is_refused_by_name(lab: Path, tmp_path: Path) -> None:
+    shutil.copytree(lab / "oof", tmp_path / "oof")
+    write_labels(tmp_path / "more", images=41, scenes=18, size=SIZE, seed=1)
+    write_experiment(tmp_path / "more", tmp_path / "oof", "more", 1.0, 5, INPUT)
+    shutil.copytree(lab / "input", tmp_path / "other")
+    label = frame_path(tmp_path / "other", "train", "label", "000003")
+    shutil.copy(frame_path(tmp_path / "other", "train", "label", "000004"), label)
+    write_experiment(tmp_path / "other", tmp_path / "oof", "other", 1.0, 6, INPUT)
+    (tmp_path / "oof/worse/fold_2/fold.json").unlink()
+    for name, message in (
+        ("more", "oof/more: other images than those of .*oof/good"),
+        ("other", "oof/other: trained on other data than .*oof/good"),
+        ("worse", "oof/worse: fold 2 not finished"),
+    ):
+        pair = [open_experiment(one, tmp_path / "oof") for one in ("good", name)]
+        with pytest.raises(UserError, match=message):
+            compare(pair, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+def test_the_command_says_where_the_result_lies(lab: Path, capsys) -> None:
+    script.main(["good", "worse", "--oof", str(lab / "oof")])
+    out = capsys.readouterr().out
+    folder = lab / "oof/.compare/good_vs_worse"
+    assert out.splitlines()[-1].startswith(f"result: {folder}")
+    assert "Reported by the author of Exp060 on NYUv2" in out and "Exp093" in out
+    assert (folder / "plot.png").stat().st_size > 10_000
