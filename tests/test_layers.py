@@ -12,24 +12,26 @@ import pytest
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 LAYERS = {
-    1: "ahead arrays bootstrap cache classes config depth encoding errors files folds frames "
-    "integrity kaggle_client kaggle_metadata locks metrics mounts notebook nyuv2_mat preview "
-    "progress wheels demo demo.data demo.furniture demo.layout demo.materials demo.render "
-    "demo.rooms demo.sensor demo.shapes demo.texture demo.things",
+    1: "ahead arrays bootstrap cache classes config depth duplicates encoding errors files folds "
+    "frames integrity kaggle_client kaggle_metadata leakage locks metrics mounts notebook "
+    "nyuv2_mat preview progress wheels demo demo.data demo.furniture demo.layout demo.materials "
+    "demo.render demo.rooms demo.sensor demo.shapes demo.texture demo.things",
     2: "atrous augment checkpoint dataset device fitting fuse inputs losses model recompute "
     "submission tta",
     3: "budget experiment fit predictor space step validate",
-    4: "cli infer kaggle_push kernel kernel_check leaderboard oof package report",
+    4: "cli infer kaggle_push kernel kernel_check leaderboard oof package report twins",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 # Modules that a machine without torch can import (besides layer 1).
 WITHOUT_TORCH = {"cli", "kaggle_push", "leaderboard", "submission"}
 ONLY_IN = {
     "albumentations": {"augment"},
+    "imagehash": {"duplicates"},
     "ttach": {"tta"},
     "segmentation_models_pytorch": {"model"},
 }
 TORCH_FAMILY = {"torch", "torchvision", "timm", "safetensors", *ONLY_IN}
+TORCH_FAMILY -= {"imagehash"}  # Behind one module too, but light.
 PREDICTING = ("predictor", "tta", "model", "infer", "budget", "kernel")
 
 MODULES = {
