@@ -12,26 +12,29 @@ import pytest
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 LAYERS = {
-    1: "ahead arrays bootstrap cache classes config depth encoding errors files folds frames "
-    "integrity kaggle_client kaggle_metadata locks metrics mounts notebook nyuv2_mat "
-    "optimism preview progress schema wheels demo demo.data demo.furniture demo.layout "
-    "demo.materials demo.render demo.rooms demo.sensor demo.shapes demo.texture demo.things",
+    1: "ahead arrays bootstrap cache classes config depth duplicates encoding errors files "
+    "folds frames integrity kaggle_client kaggle_metadata leakage locks metrics mounts "
+    "notebook nyuv2_mat optimism preview progress schema wheels demo demo.data "
+    "demo.furniture demo.layout demo.materials demo.render demo.rooms demo.sensor "
+    "demo.shapes demo.texture demo.things",
     2: "atrous augment averaging checkpoint dataset device fitting fuse inputs losses model "
     "recompute submission tta",
     3: "budget ensemble experiment fit kinds predictor space step stored validate weights",
     4: "blend cli compare forest infer kaggle_push kernel kernel_check leaderboard oof package "
-    "report view_search",
+    "report twins view_search",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 # Modules that a machine without torch can import (besides layer 1).
 WITHOUT_TORCH = {"cli", "kaggle_push", "leaderboard", "submission"}
 ONLY_IN = {
     "albumentations": {"augment"},
+    "imagehash": {"duplicates"},
     "ttach": {"tta"},
     "segmentation_models_pytorch": {"model"},
     "matplotlib": {"forest"},
 }
 TORCH_FAMILY = {"torch", "torchvision", "timm", "safetensors", *ONLY_IN}
+TORCH_FAMILY -= {"imagehash", "matplotlib"}  # Behind one module too, but without torch.
 PREDICTING = ("predictor", "ensemble", "tta", "model", "infer", "budget", "kernel", "stored")
 
 MODULES = {
