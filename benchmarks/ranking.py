@@ -6,7 +6,7 @@ one network against one network), and prints how well either split ranks the exp
 how much it flatters them. What is finished below --work is not done again.
 
 examples:
-  python benchmarks/ranking.py --work /tmp/ranking            twelve minutes on two idle cores
+  python benchmarks/ranking.py --work /tmp/ranking            half an hour on one busy core
   python benchmarks/ranking.py --work /tmp/try --set data.size=[64,64] --set train.epochs=1
 """
 

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import ranking
 
 import leakage as script
 from nyuseg import twins
@@ -355,3 +356,16 @@ def test_labels_are_not_changed_by_what_is_measured(data: Path, tmp_path: Path) 
     script.main(["--input", str(data), "--oof", str(tmp_path / "oof"), "--set=folds.count=2"])
     assert before == {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
     assert read_json(tmp_path / "oof/a/cv.json") == {}
+
+
+# The benchmark
+
+
+def test_ranking_is_of_ranks_and_each_split_has_its_own() -> None:
+    columns = [("scene", "oof"), ("scene", "hidden"), ("random", "oof"), ("random", "hidden")]
+    rows = [(0.1, 0.11, 0.5, 0.1), (0.2, 0.12, 0.3, 0.2), (0.9, 0.13, 0.4, 0.3)]
+    made = pd.DataFrame(rows, index=list("abc"), columns=pd.MultiIndex.from_tuples(columns))
+    lines = ranking.summary(made).splitlines()
+    assert lines[2].split() == ["a", "0.1000", "0.5000", "0.1100", "0.1000"]
+    assert lines[-2].split() == ["scene", "1.00", "+0.2800"]
+    assert lines[-1].split() == ["random", "-0.50", "+0.2000"]
