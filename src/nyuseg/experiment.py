@@ -208,7 +208,7 @@ def cache_parent(experiment: Experiment) -> Path:
 
 
 def _require_same(before: Experiment, now: Experiment, data: str) -> None:
-    old, new = _flatten(before.config.model_dump()), _flatten(now.config.model_dump())
+    old, new = flatten(before.config.model_dump()), flatten(now.config.model_dump())
     changed = [key for key in new if old[key] != new[key] and not is_free(key)]
     way_out = "use --set name=NEW_NAME for another experiment, or --fresh to start this one anew"
     if changed:
@@ -221,9 +221,10 @@ def _require_same(before: Experiment, now: Experiment, data: str) -> None:
         )
 
 
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A configuration's values by dotted key, such as train.lr."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         deeper = isinstance(value, dict)
-        flat |= _flatten(value, f"{prefix}{key}.") if deeper else {f"{prefix}{key}": value}
+        flat |= flatten(value, f"{prefix}{key}.") if deeper else {f"{prefix}{key}": value}
     return flat

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from nyuseg.bootstrap import LEVEL, Estimate, difference
+from nyuseg.config import is_free
 from nyuseg.errors import UserError
-from nyuseg.experiment import Experiment, open_experiment
+from nyuseg.experiment import Experiment, flatten, open_experiment
 from nyuseg.files import read_json
 from nyuseg.leaderboard import score_submission
 from nyuseg.metrics import mean_iou
@@ -54,8 +55,9 @@ def _pooled(oof: Path) -> Iterator[Experiment]:
 
 def _essence(experiment: Experiment) -> tuple[dict[str, Any], str]:
     """All that twins share: the configuration without name and split, and the data."""
-    values = experiment.config.model_dump(exclude={"name": True, "folds": {"group"}})
-    return values, read_json(experiment.folder / "experiment.json", ("data",))["data"]
+    values = flatten(experiment.config.model_dump())
+    kept = {k: v for k, v in values.items() if not is_free(k) and k not in ("name", "folds.group")}
+    return kept, read_json(experiment.folder / "experiment.json", ("data",))["data"]
 
 
 def compare(pair: Pair, submissions: Path, labels: Path | None) -> Twins:
