@@ -236,7 +236,7 @@ def test_twins_differ_in_name_and_split_alone(data: Path, tmp_path: Path) -> Non
     write_experiment(data, oof, {"name": "d", "folds": {"count": 3, "group": "random"}}, 0.2)
     write_experiment(data, oof, by("scene", "e"), 0.2)
     assert names(oof) == []
-    write_experiment(data, oof, by("random", "z", train={"workers": 3}), 0.2)  # As fast as it likes.
+    write_experiment(data, oof, by("random", "z", train={"workers": 3}), 0.2)
     write_experiment(data, oof, by("scene", "f", train={"lr": 0.01}), 0.3)
     assert names(oof) == [("a", "z"), ("e", "z"), ("f", "b")]
 
