@@ -6,7 +6,7 @@ one network against one network), and prints how well either split ranks the exp
 how much it flatters them. What is finished below --work is not done again.
 
 examples:
-  python benchmarks/ranking.py --work /tmp/ranking            half an hour on one busy core
+  python benchmarks/ranking.py --work /tmp/ranking            half an hour on one core
   python benchmarks/ranking.py --work /tmp/try --set data.size=[64,64] --set train.epochs=1
 """
 
@@ -33,9 +33,7 @@ EXPERIMENTS = {
     "rgb": ("data.channels=[rgb]", "model.depth_head=false"),
     "plain": ("augment.flip=0", "augment.shift=0", "augment.scale=0", "augment.rotate=0"),
     "coarse": ("data.size=[64,96]",),
-    "fpn": ("model.decoder=fpn",),
     "slow": ("train.lr=0.0002",),
-    "batch": ("train.batch_size=16",),
 }
 GROUPS = ("scene", "random")
 
