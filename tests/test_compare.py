@@ -11,14 +11,15 @@ from sklearn.metrics import jaccard_score
 from synthetic import write_experiment, write_labels
 
 import compare as script
+from nyuseg import compare as module
 from nyuseg.blend import blend
-from nyuseg.bootstrap import difference
+from nyuseg.bootstrap import difference, draw
 from nyuseg.classes import CLASS_NAMES
-from nyuseg.compare import compare, count_parameters, training_seconds
+from nyuseg.compare import REPORTED, compare, count_parameters, training_seconds
 from nyuseg.errors import UserError
 from nyuseg.experiment import open_experiment
 from nyuseg.files import write_bytes, write_text
-from nyuseg.frames import frame_path, read_label
+from nyuseg.frames import frame_path, read_label, write_png
 from nyuseg.oof import image_confusions
 
 SIZE, INPUT = (40, 56), (48, 64)
@@ -146,10 +147,89 @@ def test_a_class_that_does_not_occur_is_a_dash(lab: Path, tmp_path: Path) -> Non
     assert lines[CLASS_NAMES[3]] == ["-", "-"] and "nan" not in text
 
 
-def test_one_experiment_alone_has_its_own_table(lab: Path, tmp_path: Path) -> None:
+def plotted(lab: Path, *names: str, out: Path) -> tuple[dict, str]:
+    """What the plot of a comparison is asked to show: its series and its title."""
+    asked = []
+
+    def spy(rows, series, title, axis):
+        asked.append((rows, series, title))
+        return forest_plot(rows, series, title, axis)
+
+    forest_plot = module.forest_plot
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "forest_plot", spy)
+        table(lab, *names, out=out)
+    ((rows, series, title),) = asked
+    assert rows == [*CLASS_NAMES, "mIoU"] and all(len(found) == 14 for found in series.values())
+    return series, title
+
+
+def test_one_experiment_alone_has_a_table_and_a_plot_of_its_own(lab: Path, tmp_path: Path) -> None:
     text, csv = table(lab, "good", out=tmp_path / "out")
     assert len(csv) == 14 and "P(better)" in text
-    assert (tmp_path / "out/plot.png").read_bytes().startswith(b"\x89PNG")
+    series, _ = plotted(lab, "good", out=tmp_path / "again")
+    assert [one.value for one in series["good"]] == pytest.approx(list(csv["iou"]))
+    assert list(csv["iou_low"]) == pytest.approx([one.low for one in series["good"]])
+    assert (csv["iou_low"] < csv["iou"]).all() and (csv["iou"] < csv["iou_high"]).all()
+
+
+def test_the_interval_of_a_class_is_that_of_its_rooms(lab: Path, tmp_path: Path) -> None:
+    """Counted by pixels, room by room, instead of by confusion matrices."""
+    _, csv = table(lab, "good", out=tmp_path / "out")
+    experiment, wall = open_experiment("good", lab / "oof"), CLASS_NAMES.index("wall")
+    rooms: dict[str, np.ndarray] = {}
+    for image_id, room in experiment.table[["image_id", "scene"]].to_numpy():
+        label = read_label(frame_path(lab / "input", "train", "label", image_id))
+        truth, guess = label == wall, (read_label(experiment.mask_path(image_id)) == wall)
+        guess &= label != 255
+        counted = np.array([(truth & guess).sum(), (truth | guess).sum()])
+        rooms[room] = rooms.get(room, 0) + counted
+    hits, union = (draw(len(rooms), 10_000, seed=0) @ np.stack(list(rooms.values()))).T
+    low, high = np.percentile((hits / union)[union > 0], [2.5, 97.5])
+    row = csv[csv["class"] == "wall"].iloc[0]
+    assert (row["iou_low"], row["iou_high"]) == pytest.approx((low, high))
+
+
+def test_the_plot_follows_the_data_and_names_what_is_leaky(lab: Path, tmp_path: Path) -> None:
+    one, title = plotted(lab, "good", "worse", "leaky", out=tmp_path / "a")
+    assert list(one) == ["worse", "leaky (leaky)"] and "good" in title and "leaky" not in title
+    two, title = plotted(lab, "leaky", "worse", out=tmp_path / "b")
+    assert "leaky (leaky)" in title and two["worse"] != one["worse"]
+    plotted(lab, "leaky", "good", out=tmp_path / "c")
+    pictures = [cv2.imread(str(tmp_path / name / "plot.png")) for name in "bc"]
+    assert pictures[0].shape != pictures[1].shape or (pictures[0] != pictures[1]).any()
+
+
+def test_each_column_of_a_leaky_experiment_says_so(lab: Path, tmp_path: Path) -> None:
+    text, csv = table(lab, "good", "leaky", out=tmp_path / "out")
+    heads = [line for line in text.splitlines() if line.split()[:1] in (["good"], ["leaky"])][:2]
+    assert heads[0].split() == ["good", "leaky"] and heads[1].split() == ["leaky"]
+    assert heads[1].index("leaky") == heads[0].index("leaky")  # Below its name.
+    assert set(csv[csv["experiment"] == "leaky"]["notice"]) == {"leaky"}
+    assert csv[csv["experiment"] == "good"]["notice"].isna().all()
+
+
+def test_what_is_wrong_everywhere_scores_zero_not_nothing(lab: Path, tmp_path: Path) -> None:
+    shutil.copytree(lab / "oof", tmp_path / "oof")
+    one = open_experiment("worse", tmp_path / "oof")
+    for image_id in one.table["image_id"]:
+        label = read_label(frame_path(lab / "input", "train", "label", image_id))
+        write_png(one.mask_path(image_id), ((label % 13 + 1) % 13).astype(np.uint8))
+    lines = [line.split() for line in compare([one], tmp_path / "out").splitlines()]
+    assert ["mIoU", "0.0000"] in lines and ["pixel", "accuracy", "0.0000"] in lines
+
+
+def test_reported_rows_are_whole_and_stand_apart(lab: Path, tmp_path: Path) -> None:
+    text, _ = table(lab, "good", out=tmp_path / "out")
+    measured, reported = text.split("Reported by the author of Exp060 on NYUv2, not measured here")
+    rows = pd.read_csv(REPORTED, dtype=str)
+    assert rows["experiment"].is_unique and set(rows["folds"]) == {"80/20", "5"}
+    assert float(rows.set_index("experiment")["leaderboard"]["Exp060"]) == 0.58623
+    assert "Exp060" not in measured and "nan" not in reported
+    for row in rows.itertuples():
+        (line,) = (one for one in reported.splitlines() if one.split()[:1] == [row.experiment])
+        shown = "-" if pd.isna(row.validation) else f"{float(row.validation):.4f}"
+        assert line.split()[-3:] == [row.folds, shown, f"{float(row.leaderboard):.5f}"]
 
 
 def test_what_cannot_be_compared_is_refused_by_name(lab: Path, tmp_path: Path) -> None:
@@ -161,10 +241,13 @@ def test_what_cannot_be_compared_is_refused_by_name(lab: Path, tmp_path: Path) -
     shutil.copy(frame_path(tmp_path / "other", "train", "label", "000004"), label)
     write_experiment(tmp_path / "other", tmp_path / "oof", "other", 1.0, 6, INPUT)
     (tmp_path / "oof/worse/fold_2/fold.json").unlink()
+    (tmp_path / "oof/leaky/fold_0/weights.safetensors").write_bytes(b"\x80\0\0half a header")
     for name, message in (
         ("more", "oof/more: other images than those of .*oof/good"),
         ("other", "oof/other: trained on other data than .*oof/good"),
         ("worse", "oof/worse: fold 2 not finished"),
+        ("good", "oof/good: named twice"),
+        ("leaky", "oof/leaky/fold_0/weights.safetensors: not whole weights"),
     ):
         pair = [open_experiment(one, tmp_path / "oof") for one in ("good", name)]
         with pytest.raises(UserError, match=message):

@@ -54,6 +54,13 @@ def difference(a: np.ndarray, b: np.ndarray, scenes: Sequence[str]) -> Estimate:
     return _estimate(mean_iou(a.sum(0)) - mean_iou(b.sum(0)), drawn)
 
 
+def class_scores(confusions: np.ndarray, scenes: Sequence[str]) -> list[Estimate]:
+    """As score, of each class's IoU: 13 estimates, NaN where a class does not occur."""
+    drawn = class_iou(resample(confusions, scenes))
+    values = class_iou(confusions.sum(0))
+    return [_estimate(value, drawn[:, k]) for k, value in enumerate(values)]
+
+
 def class_differences(a: np.ndarray, b: np.ndarray, scenes: Sequence[str]) -> list[Estimate]:
     """As difference, of each class's IoU: 13 estimates, NaN where a class does not occur."""
     drawn = class_iou(resample(a, scenes)) - class_iou(resample(b, scenes))

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
-from nyuseg.bootstrap import Estimate, class_differences, difference, score
+from nyuseg.bootstrap import Estimate, class_differences, class_scores, difference, score
 from nyuseg.checkpoint import WEIGHTS
 from nyuseg.classes import CLASS_NAMES
 from nyuseg.errors import UserError
@@ -20,7 +20,7 @@ from nyuseg.files import PROJECT, atomic_folder, read_json, write_bytes, write_t
 from nyuseg.folds import fold_hash
 from nyuseg.forest import forest_plot
 from nyuseg.locks import only_writer
-from nyuseg.metrics import class_iou, mean_iou, summarize
+from nyuseg.metrics import mean_iou, summarize
 from nyuseg.oof import check_pooling, image_confusions
 from nyuseg.report import difference_text
 
@@ -36,16 +36,15 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 class Column:
     """What is known of an experiment; differences are to the first one, None for itself.
 
-    confusions: int [n,13,13], in the first one's order of images. classes: IoU of the 13 classes,
+    confusions: int [n,13,13], in the first one's order of images. scores: IoU of the 13 classes,
     then the mean. gains: a difference for each of them. What is not known is NaN.
     """
 
     name: str
     tag: str
     confusions: np.ndarray
-    classes: list[float]
+    scores: list[Estimate]
     accuracy: float
-    miou: Estimate
     gains: list[Estimate] | None
     folds: list[float]
     parameters: float
@@ -56,7 +55,8 @@ def compare(experiments: Sequence[Experiment], folder: Path) -> str:
     """Compare the out-of-fold masks of some experiments; writes `folder` and returns its table.
 
     table.txt, table.csv and plot.png. Raises UserError, naming them, for experiments of other
-    images or data than the first one's, and for folds or masks that are missing.
+    images or data than the first one's, for one named twice, and for folds or masks that are
+    missing.
     """
     check(experiments)
     scenes, ids = experiments[0].table["scene"], experiments[0].table["image_id"]
@@ -68,14 +68,16 @@ def compare(experiments: Sequence[Experiment], folder: Path) -> str:
     with only_writer(folder), atomic_folder(folder, TABLE) as inside:
         write_text(inside / "table.txt", text + "\n")
         write_text(inside / TABLE, _frame(columns).to_csv(index=False))
-        write_bytes(inside / "plot.png", _plot(columns, scenes))
+        write_bytes(inside / "plot.png", _plot(columns))
     return text
 
 
 def check(experiments: Sequence[Experiment]) -> None:
     """Raise UserError unless all are finished and of the same images and data."""
     base = experiments[0]
-    for experiment in experiments:
+    for number, experiment in enumerate(experiments):
+        if experiment.folder in [one.folder for one in experiments[:number]]:
+            raise UserError(f"{experiment.folder}: named twice; name each experiment once")
         if not experiment.members:
             check_pooling(experiment)
         if set(experiment.table["image_id"]) != set(base.table["image_id"]):
@@ -100,13 +102,13 @@ def _column(
     if base is not None:
         gains = [*class_differences(found, base, scenes), difference(found, base, scenes)]
     parts = [part.experiment for part in experiment.parts]
+    accuracy = summarize(own.sum(0))["pixel_accuracy"]
     return Column(
         name=experiment.config.name,
         tag=experiment.tag,
         confusions=found,
-        classes=[*class_iou(own.sum(0)).tolist(), float(mean_iou(own.sum(0)))],
-        accuracy=summarize(own.sum(0))["pixel_accuracy"] or math.nan,
-        miou=score(found, scenes),
+        scores=[*class_scores(found, scenes), score(found, scenes)],
+        accuracy=math.nan if accuracy is None else accuracy,
         gains=gains,
         folds=[float(mean_iou(side)) for side in sides],
         parameters=sum(count_parameters(part) for part in parts),
@@ -115,13 +117,19 @@ def _column(
 
 
 def count_parameters(experiment: Experiment) -> float:
-    """Numbers that training fits in one network, without BatchNorm's statistics; NaN if unknown."""
+    """Numbers that training fits in one network, without BatchNorm's statistics; NaN if unknown.
+
+    Raises UserError, naming the file, for weights that are cut short.
+    """
     path = experiment.fold_folder(0) / WEIGHTS
     if not path.exists():
         return math.nan
-    with safe_open(path, "np") as file:  # The header alone.
-        names = [name for name in file.keys() if not name.endswith(STATISTICS)]  # noqa: SIM118
-        return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+    try:
+        with safe_open(path, "np") as file:  # The header alone.
+            names = [name for name in file.keys() if not name.endswith(STATISTICS)]  # noqa: SIM118
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+    except SafetensorError:
+        raise UserError(f"{path}: not whole weights; copy the fold again") from None
 
 
 def training_seconds(experiment: Experiment) -> float:
@@ -150,14 +158,16 @@ def _notes(experiments: Sequence[Experiment]) -> list[str]:
 
 def compare_table(columns: Sequence[Column], notes: Sequence[str]) -> str:
     """The comparison as text; reported numbers stand apart."""
-    width = max(12, *(len(column.name) + 2 for column in columns))
+    width = max(12, *(len(text) + 2 for column in columns for text in (column.name, column.tag)))
 
     def line(title: str, texts: Sequence[str]) -> str:
         return f"{title:16}" + "".join(f"{text:>{width}}" for text in texts)
 
     lines = [*notes, "", line("", [column.name for column in columns])]
+    if any(column.tag for column in columns):
+        lines.append(line("", [column.tag for column in columns]))
     for k, name in enumerate((*CLASS_NAMES, "mIoU")):
-        lines.append(line(name, [_text(column.classes[k]) for column in columns]))
+        lines.append(line(name, [_text(column.scores[k].value) for column in columns]))
     lines.append(line("pixel accuracy", [_text(column.accuracy) for column in columns]))
     for fold in range(max(len(column.folds) for column in columns)):
         texts = [_text(c.folds[fold]) if fold < len(c.folds) else "-" for c in columns]
@@ -169,8 +179,9 @@ def compare_table(columns: Sequence[Column], notes: Sequence[str]) -> str:
 
 
 def _score_line(column: Column, width: int) -> str:
-    interval = f"[{column.miou.low:.4f}..{column.miou.high:.4f}]"
-    line = f"{column.name:{width + 2}}{_text(column.miou.value):>8} {interval}"
+    miou = column.scores[-1]
+    interval = f"[{miou.low:.4f}..{miou.high:.4f}]"
+    line = f"{column.name:{width + 2}}{_text(miou.value):>8} {interval}"
     if column.gains:
         gain = column.gains[-1]
         line += f"{difference_text(asdict(gain)):>28}{_text(gain.p_above, 3):>11}"
@@ -180,14 +191,15 @@ def _score_line(column: Column, width: int) -> str:
 def _reported() -> list[str]:
     table = pd.read_csv(REPORTED)
     rows = [
-        f"{row.experiment:8}{row.what:36}{row.validation:10.4f}{row.leaderboard:13.5f}"
+        f"{row.experiment:10}{row.what:38}{row.folds:>6}{_text(row.validation):>12}"
+        f"{row.leaderboard:13.5f}"
         for row in table.itertuples()
     ]
     return [
         "",
-        "Reported by the author of Exp060 on NYUv2 (validation: a random split, which leaks;",
-        "Exp093: five folds):",
-        f"{'':44}{'validation':>10}{'leaderboard':>13}",
+        "Reported by the author of Exp060 on NYUv2, not measured here (80/20: one random split,",
+        "which leaks; 5: out-of-fold, five folds):",
+        f"{'':48}{'folds':>6}{'validation':>12}{'leaderboard':>13}",
         *rows,
     ]
 
@@ -203,21 +215,24 @@ def _frame(columns: Sequence[Column]) -> pd.DataFrame:
         for k, name in enumerate((*CLASS_NAMES, "mIoU")):
             gain = asdict(column.gains[k]) if column.gains else {}
             row: dict[str, Any] = {"experiment": column.name, "class": name}
-            row["iou"] = column.classes[k]
+            own = column.scores[k]
+            row |= {"iou": own.value, "iou_low": own.low, "iou_high": own.high}
             row |= {f"difference_{key}": number for key, number in gain.items()}
             rows.append({**row, "notice": column.tag})
     return pd.DataFrame(rows)
 
 
-def _plot(columns: Sequence[Column], scenes: Sequence[str]) -> bytes:
+def _plot(columns: Sequence[Column]) -> bytes:
     """Differences to the first experiment by class; of a single one its own values."""
     names = [*CLASS_NAMES, "mIoU"]
-    if len(columns) > 1:
-        series = {column.name: column.gains for column in columns[1:]}
-        title = f"{', '.join(series)} compared with {columns[0].name}, 95 % over rooms"
+    base, *others = columns
+    if others:
+        series = {_tagged(column): column.gains for column in others}
+        title = f"difference to {_tagged(base)}, 95 % over rooms"
         return forest_plot(names, series, title, "difference of IoU (right: better)")
-    only = columns[0]
-    nothing = np.zeros_like(only.confusions)
-    classes = class_differences(only.confusions, nothing, scenes)
-    series = {only.name: [*classes, only.miou]}
-    return forest_plot(names, series, f"{only.name}, 95 % over rooms", "IoU")
+    title = f"{_tagged(base)}, 95 % over rooms"
+    return forest_plot(names, {_tagged(base): base.scores}, title, "IoU")
+
+
+def _tagged(column: Column) -> str:
+    return f"{column.name} ({column.tag})" if column.tag else column.name

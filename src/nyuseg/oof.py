@@ -123,7 +123,9 @@ def image_confusions(experiment: Experiment) -> np.ndarray:
         label = read_label(frame_path(experiment.input, "train", "label", image_id))
         return confusion_matrix(label, read_label(experiment.mask_path(image_id)))
 
-    return np.stack(list(in_order(confusion, experiment.table["image_id"], THREADS, 2 * THREADS)))
+    ids = experiment.table["image_id"]
+    found = in_order(confusion, ids, THREADS, 2 * THREADS)
+    return np.stack(list(progress(found, f"{experiment.config.name}: masks", len(ids))))
 
 
 def check_pooling(experiment: Experiment) -> None:
