@@ -17,6 +17,7 @@ from nyuseg.ahead import in_order
 from nyuseg.bootstrap import difference
 from nyuseg.classes import CLASS_NAMES, VOID
 from nyuseg.config import dump_config, parse_config
+from nyuseg.device import free_memory
 from nyuseg.errors import UserError
 from nyuseg.experiment import BLEND, Experiment
 from nyuseg.files import atomic_folder, read_json, write_json, write_text
@@ -33,6 +34,7 @@ from nyuseg.weights import Mixture, Sample, nested
 
 PIXELS = 1_000_000  # Of all images together, on which candidates are compared.
 THREADS = 2
+TRIM_EVERY = 16  # Images.
 METHODS = ("equal", "fitted")
 
 
@@ -111,7 +113,11 @@ def _draw(experiment: Experiment, stored: StoredGrids) -> list[Sample]:
         return values, torch.from_numpy(label.ravel()[pixels])
 
     drawn = in_order(draw, enumerate(table["image_id"]), THREADS, 2 * THREADS)
-    parts = list(progress(drawn, "sampling", len(table)))
+    parts = []
+    for part in progress(drawn, "sampling", len(table)):
+        parts.append(part)
+        if len(parts) % TRIM_EVERY == 0:  # What is kept lies scattered among what is freed.
+            free_memory(torch.device("cpu"))
     folds = table["fold"].to_numpy()
     samples = []
     for fold in range(folds.max() + 1):
