@@ -53,7 +53,7 @@ class Predictor:
         sizes = {ensemble.config.data.size for ensemble in self.ensembles}
         self.sizes = sorted(sizes, key=lambda size: (size[0] * size[1], size), reverse=True)
         gpu = self.devices[0].type == "cuda"
-        together = self.config.predict.batch_size or (16 if gpu else 2)
+        together = self.config.predict.batch_size or (16 if gpu else 1)
         self.batch_size = max(1, together // self.view_count)
 
     def limit(self, models: int, views: int) -> None:

@@ -160,8 +160,9 @@ class Predict(Section):
     checkpoint: the best epoch (chosen on the images that it is then scored on), the last one, or
     an average of the weights, ema or mean, that `train` must have switched on.
 
-    batch_size: views of an image count like images; null is 16 on a GPU and 2 on a processor,
-    which takes several batches side by side. What does not fit into the memory is halved.
+    batch_size: views of an image count like images; null is 16 on a GPU and one image, in all its
+    views, on a processor, which takes several batches side by side. What does not fit into the
+    memory is halved.
     """
 
     checkpoint: Literal["best", "last", "ema", "mean"] = "best"
