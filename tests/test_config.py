@@ -322,3 +322,77 @@ def test_a_file_that_is_not_text_is_one_line(tmp_path: Path) -> None:
     path.write_bytes(b"name: \xff\xfe")
     with pytest.raises(UserError, match=r"config\.yaml: not valid YAML"):
         load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("seed=042", 42),  # YAML itself reads 34,
+        ("seed=08", 8),
+        ("seed=1_000", 1000),
+        ("train.lr=1e-4", 1e-4),  # text,
+        ("train.lr=08.5", 8.5),
+        ("data.size=[0480, 0640]", (480, 640)),  # (480, 416),
+        ("submission.base=01", 1),
+        ("submission.empty=007", "007"),  # 7,
+        ("submission.empty=no", "no"),
+        ("submission.empty=1_0", "1_0"),
+        ("name=007", "007"),
+        ("name=1e5", "1e5"),
+        ("name=2024-01-01", "2024-01-01"),  # a date,
+        ("name=yes", "yes"),  # and true.
+        ("model.depth_head=no", False),
+        ("model.encoder_weights=~", None),
+        ("train.cache=012", "012"),
+    ],
+)
+def test_values_are_what_was_meant(write, text: str, value: Any) -> None:
+    """On the command line, in a file, and in the file that an experiment keeps."""
+    key, _, typed = text.partition("=")
+    typed_in_file = f"{key.replace('.', ': {')}: {typed}{'}' * key.count('.')}\n"
+    name = "" if key == "name" else "name: x\n"
+    in_file = load_config(write(name + typed_in_file))
+    for config in (load_config(EXP060, [text]), in_file):
+        again = load_config(write(dump_config(config), "again.yaml"))
+        assert again == config
+        for part in key.split("."):
+            again = getattr(again, part)
+        assert again == value
+        assert type(again) is type(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("seed=0x10", "seed=0o17", "seed=1:30", "seed=yes", "seed=true", "seed=2024-01-01"),
+        *("seed=1 # one", "train.lr=0x1", "train.lr=1:30.5", "train.lr=true", "train.ema=no"),
+        *("augment.flip=off", "submission.base=true", "train.workers=none", "train.epochs=1e1"),
+    ],
+)
+def test_numbers_of_another_notation_are_refused(text: str) -> None:
+    assert refused(EXP060, text).startswith(f"{EXP060}: {text.partition('=')[0]}: ")
+
+
+@pytest.mark.parametrize("word", ["none", "None", "no", "off", "false", "''"])
+@pytest.mark.parametrize("key", ["model.encoder_weights", "train.cache"])
+def test_none_is_written_null(key: str, word: str) -> None:
+    assert f"{key}: for none, write null" in refused(EXP060, f"{key}={word}")
+
+
+@pytest.mark.parametrize("path", ["/a b/c: d", "a #1", "C:/x", "~/x", "&x", "@x", "- x"])
+def test_a_path_stays_as_it_was_typed(path: str) -> None:
+    assert load_config(EXP060, [f"train.cache={path}"]).train.cache == path
+
+
+def test_a_key_that_is_there_twice_is_refused(write) -> None:
+    message = refused(write("name: x\ntrain: {lr: 0.5}\nseed: 1\ntrain: {epochs: 3}\n"))
+    assert "the key train is there twice" in message
+    assert "line 4" in message
+
+
+def test_an_anchor_is_merged_as_ever(write) -> None:
+    text = "name: x\npredict: {views: [&one {}, {<<: *one, flip: true}]}\n"
+    assert [view.name for view in load_config(write(text)).predict.views] == [
+        "identity",
+        "horizontal_flip",
+    ]

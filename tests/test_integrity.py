@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from nyuseg.errors import UserError
+from nyuseg.folds import read_scenes
 from nyuseg.frames import write_png
 from nyuseg.integrity import Fault, full_check, quick_check, require_clean
 
@@ -173,6 +174,16 @@ def test_scenes_with_a_byte_order_mark(root: Path) -> None:
     path = root / "scenes.csv"
     path.write_text(path.read_text(), encoding="utf-8-sig")
     assert quick_check(root) == []
+
+
+def test_scenes_with_a_column_too_many(root: Path) -> None:
+    """pandas would take the first column for an index and shift the others."""
+    path = root / "scenes.csv"
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *(f"{row}," for row in rows)]))
+    one_fault(quick_check(root), path, "a row has more columns than the first line")
+    with pytest.raises(UserError, match=r"scenes\.csv: a row has more columns than the first line"):
+        read_scenes(root, [*TRAIN])
 
 
 def test_unreadable_scenes(root: Path) -> None:

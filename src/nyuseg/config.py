@@ -1,5 +1,6 @@
 """The configuration of an experiment: a YAML file, one parent at most; its keys are in schema."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,32 @@ FREE = {
     # Views are chosen when predicting; nothing that training writes depends on them.
     *("predict.batch_size", "predict.views"),
 }
+NULL = ("null", "Null", "NULL", "~")
+_TAG = "tag:yaml.org,2002:"
+
+
+class _Text(yaml.SafeLoader):
+    """YAML whose plain values are text, but for null: a key's own type makes of it what it is.
+
+    YAML itself would read 042 as 34, 1:30 as 90, no as false and 1e-4 as text. A key that is there
+    twice is an error: YAML would take the last one.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                what = f"the key {key.value} is there twice"
+                raise yaml.constructor.ConstructorError(None, None, what, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Text.yaml_implicit_resolvers = {}
+_Text.add_implicit_resolver(f"{_TAG}null", re.compile("(null|Null|NULL|~|)$"), [*"nN~", ""])
+_Text.add_implicit_resolver(f"{_TAG}merge", re.compile("<<$"), ["<"])
+for _kind in ("bool", "int", "float", "timestamp"):  # Written out, such as '!!int 042'.
+    _Text.add_constructor(_TAG + _kind, yaml.SafeLoader.construct_yaml_str)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -70,7 +97,7 @@ def dump_config(config: Config) -> str:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.load(path.read_text(), _Text)
     except OSError:
         raise UserError(f"{path}: no such configuration file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -86,11 +113,13 @@ def _parse_override(text: str) -> dict[str, Any]:
         raise UserError(f"--set {text}: expected KEY=VALUE, such as train.epochs=1")
     if not value:
         raise UserError(f"--set {text}: the value is empty; write {key}=null or {key}=''")
-    try:
-        # A lone dash is a token of some competitions; YAML would read a list.
-        result: Any = value if value == "-" else yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"--set {text}: the value is not valid YAML") from None
+    result: Any = value.strip()
+    # Only a list, a section, a quoted text and null are YAML; the rest is meant as it is typed.
+    if result.startswith(("[", "{", "'", '"')) or result in NULL:
+        try:
+            result = yaml.load(result, _Text)
+        except yaml.YAMLError:
+            raise UserError(f"--set {text}: the value is not valid YAML") from None
     for part in reversed(key.split(".")):
         result = {part: result}
     return result

@@ -167,11 +167,16 @@ def _is_nyuv2(ids: list[str]) -> bool:
 
 def _read_table(path: Path, columns: list[str]) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        with warnings.catch_warnings():
+            # pandas would take the first column of rows that end in a comma for an index.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except ValueError as error:
         raise UserError(f"{path}: not a CSV table ({error})") from None
+    except pd.errors.ParserWarning:
+        raise UserError(f"{path}: a row has more columns than the first line") from None
     if not set(columns) <= set(table.columns):
         raise UserError(f"{path}: expected the columns {', '.join(columns)}")
     if table["image_id"].duplicated().any():

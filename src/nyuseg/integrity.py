@@ -198,6 +198,8 @@ def _check_scenes(root: Path, listing: Listing) -> list[Fault]:
     absent = {"image_id", "scene", "scene_type"} - set(reader.fieldnames or ())
     if absent:
         return [Fault(path, f"no column {', '.join(sorted(absent))}")]
+    if any(None in row for row in rows):
+        return [Fault(path, "a row has more columns than the first line")]
     return [Fault(path, what) for what in _scene_faults(rows, listing)]
 
 

@@ -1,10 +1,19 @@
 """What a configuration may hold: each key, its range and its default; others are refused."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 Channel = Literal["rgb", "inverse_depth", "linear_depth", "log_depth", "xy"]
+
+
+def _no_other_null(value: object) -> object:
+    if str(value).lower() in ("", "nil", "no", "off", "false") or value in ("none", "None", "NONE"):
+        raise ValueError("for none, write null")
+    return value
+
+
+TextOrNull = Annotated[str | None, BeforeValidator(_no_other_null)]
 
 
 def _width(channel: str) -> int:
@@ -69,7 +78,7 @@ class Model(Section):
 
     decoder: Literal["deeplabv3plus", "fpn", "upernet", "unet"] = "deeplabv3plus"
     encoder: str = "resnet101"
-    encoder_weights: str | None = "imagenet"
+    encoder_weights: TextOrNull = "imagenet"
     input_init: Literal["smp", "zeros", "mean"] = "smp"
     depth_head: bool = True
 
@@ -111,7 +120,7 @@ class Train(Section):
     accumulate: int = Field(1, ge=1)
     checkpointing: bool = False
     compile: bool = False
-    cache: str | None = "auto"
+    cache: TextOrNull = "auto"
     ema: float | None = Field(None, gt=0, lt=1)
     mean_last: int | None = Field(None, ge=1)
 
@@ -181,11 +190,8 @@ class Predict(Section):
 class Submission(Section):
     """Run-length text: pixel order, number of the first pixel, what stands for 'no pixel'."""
 
-    # YAML reads the empty tokens -1 and 0 as numbers.
-    model_config = ConfigDict(coerce_numbers_to_str=True)
-
     order: Literal["column", "row"] = "column"
-    base: Literal[0, 1] = 1
+    base: int = Field(1, ge=0, le=1)
     empty: str = ""
 
 
