@@ -14,7 +14,7 @@ SRC = Path(__file__).resolve().parents[1] / "src"
 LAYERS = {
     1: "ahead arrays bootstrap cache classes config depth duplicates encoding errors files "
     "folds frames integrity kaggle_client kaggle_metadata leakage locks metrics mounts "
-    "notebook nyuv2_mat optimism preview progress schema wheels demo demo.data "
+    "notebook nyuv2_mat optimism png preview progress schema wheels demo demo.data "
     "demo.furniture demo.layout demo.materials demo.render demo.rooms demo.sensor "
     "demo.shapes demo.texture demo.things",
     2: "atrous augment averaging checkpoint dataset device fitting fuse inputs losses model "

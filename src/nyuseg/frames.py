@@ -2,10 +2,11 @@
 
     train/{image,depth,label}/NNNNNN.png     test/{image,depth}/NNNNNN.png     [scenes.csv]
 
-Image: 8-bit RGB. Depth: 16-bit millimetres, 0 = missing. Label: 8-bit, 0..12, 255 = void.
+Image: 8-bit RGB. Depth: 16-bit millimetres, 0 = missing. Label: 8-bit grey or palette, 0..12, 255
+= void.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 from nyuseg.classes import NUM_CLASSES, VOID
 from nyuseg.errors import UserError
 from nyuseg.files import require_safe_name, write_bytes
+from nyuseg.png import decode, decode_numbers
 
 Frame = dict[str, np.ndarray]
 KINDS = {"train": ("image", "depth", "label"), "test": ("image", "depth")}
@@ -62,15 +64,18 @@ def read_depth(path: Path) -> np.ndarray:
 
 
 def read_label(path: Path) -> np.ndarray:
-    """Read a label map, uint8 [H,W] of 0..12 or 255 (void). Raises UserError as read_image."""
-    pixels = _decode(path)
-    if pixels.dtype != np.uint8 or pixels.ndim != 2:
-        raise UserError(f"{path}: expected an 8-bit label map, found {describe(pixels)}")
+    """Read a label map, uint8 [H,W] of 0..12 or 255 (void). Raises UserError as read_image.
+
+    Of a palette the indices count; 1 to 16 bits will do, as long as the values fit.
+    """
+    pixels = _decode(path, decode_numbers)
+    if pixels.ndim != 2 or pixels.dtype.kind != "u":
+        raise UserError(f"{path}: expected grey or palette labels, found {describe(pixels)}")
     if ((pixels >= NUM_CLASSES) & (pixels != VOID)).any():
         values = sorted(set(np.unique(pixels).tolist()) - {*range(NUM_CLASSES), VOID})
         listed = ", ".join(map(str, values))
-        raise UserError(f"{path}: labels outside 0..{NUM_CLASSES - 1} and {VOID}: {listed}")
-    return pixels
+        raise UserError(f"{path}: labels outside 0..{NUM_CLASSES - 1} and {VOID}: {listed:.80}")
+    return pixels.astype(np.uint8, copy=False)
 
 
 @dataclass(frozen=True)
@@ -104,12 +109,12 @@ def describe(pixels: np.ndarray) -> str:
     return f"{pixels.dtype.itemsize * 8}-bit, {channels} channel{'s' * (channels > 1)}"
 
 
-def _decode(path: Path) -> np.ndarray:
+def _decode(path: Path, decoder: Callable[[bytes], np.ndarray | None] = decode) -> np.ndarray:
     try:
-        data = np.fromfile(path, np.uint8)
+        data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    pixels = decoder(data)
     if pixels is None:
         raise UserError(f"{path}: cannot be decoded as PNG; copy the file again")
     return pixels

@@ -27,7 +27,13 @@ SPLITS = tuple(frames.KINDS)
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">8sI4sIIBB3xI")
 _COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
-_EXPECTED = {"image": (8, "RGB"), "depth": (16, "grey"), "label": (8, "grey")}
+_EXPECTED = {"image": "8-bit RGB", "depth": "16-bit grey", "label": "8-bit grey or palette"}
+_ACCEPTED = {
+    "image": {"8-bit RGB"},
+    "depth": {"16-bit grey"},
+    "label": {f"{bits}-bit {colour}" for bits in (1, 2, 4, 8) for colour in ("grey", "palette")}
+    | {"16-bit grey"},
+}
 _READERS = {"image": frames.read_image, "depth": frames.read_depth, "label": frames.read_label}
 
 # Per split: per kind: per image id: the file.
@@ -169,9 +175,9 @@ def _check_header(path: Path, kind: str) -> tuple[tuple[int, int], str]:
     if len(data) < _HEADER.size or not data.startswith(_SIGNATURE) or data[12:16] != b"IHDR":
         return (0, 0), "not a PNG file"
     _, _, _, width, height, bits, colour, _ = _HEADER.unpack(data)
-    found = (bits, _COLOURS.get(colour, f"colour type {colour}"))
-    if found != _EXPECTED[kind]:
-        return (0, 0), "expected {}-bit {}, found {}-bit {}".format(*_EXPECTED[kind], *found)
+    found = f"{bits}-bit {_COLOURS.get(colour, f'colour type {colour}')}"
+    if found not in _ACCEPTED[kind]:
+        return (0, 0), f"expected {_EXPECTED[kind]}, found {found}"
     return (width, height), ""
 
 

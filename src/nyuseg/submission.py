@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from nyuseg.arrays import ArrayFile, map_array, read_entries
@@ -16,6 +15,7 @@ from nyuseg.classes import NUM_CLASSES
 from nyuseg.encoding import decode_mask, encode_mask
 from nyuseg.errors import UserError
 from nyuseg.frames import encode_png
+from nyuseg.png import decode_numbers
 from nyuseg.schema import Submission
 
 FILES = {"npy": "submission.npy", "rle": "submission.csv", "png": "submission.zip"}
@@ -140,8 +140,7 @@ def _read_png(path: Path, _: Sizes, __: Submission) -> Iterator[tuple[str, np.nd
     try:
         with zipfile.ZipFile(path) as archive:
             for name in sorted(archive.namelist()):
-                data = np.frombuffer(archive.read(name), np.uint8)
-                mask = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+                mask = decode_numbers(archive.read(name))
                 if mask is None:
                     raise UserError(f"{path}: {name} cannot be decoded")
                 yield name.removesuffix(".png"), mask
