@@ -12,7 +12,7 @@ import pytest
 
 from nyuseg.errors import UserError
 from nyuseg.folds import read_scenes
-from nyuseg.frames import write_png
+from nyuseg.frames import read_image, write_png
 from nyuseg.integrity import Fault, full_check, quick_check, require_clean
 
 HEIGHT, WIDTH = 12, 16
@@ -81,14 +81,13 @@ HEADER_FAULTS = [
     *((name, empty, "empty file") for name in (IMAGE, DEPTH, LABEL, TEST_LABEL)),
     *((name, write_jpeg, "not a PNG") for name in (IMAGE, DEPTH, LABEL)),
     (IMAGE, as_folder, "cannot be read"),
-    (IMAGE, pixels(np.uint8, HEIGHT, WIDTH), "expected 8-bit RGB, found 8-bit grey"),
+    (IMAGE, pixels(np.uint16, HEIGHT, WIDTH), "expected 8-bit RGB, found 16-bit grey"),
     (IMAGE, pixels(np.uint16, HEIGHT, WIDTH, 3), "expected 8-bit RGB, found 16-bit RGB"),
-    (IMAGE, rgba, "found 8-bit RGBA"),
     (DEPTH, pixels(np.uint8, HEIGHT, WIDTH), "expected 16-bit grey, found 8-bit grey"),
     (DEPTH, pixels(np.uint8, HEIGHT, WIDTH, 3), "expected 16-bit grey, found 8-bit RGB"),
     (LABEL, pixels(np.uint8, HEIGHT, WIDTH, 3), "expected 8-bit grey or palette, found 8-bit RGB"),
     (LABEL, rgba, "expected 8-bit grey or palette, found 8-bit RGBA"),
-    *((name, write_palette, "found 8-bit palette") for name in (IMAGE, DEPTH)),
+    (DEPTH, write_palette, "expected 16-bit grey, found 8-bit palette"),
     (IMAGE, pixels(np.uint8, HEIGHT, WIDTH + 1, 3), "size 17x12 differs from its partners' 16x12"),
     (DEPTH, pixels(np.uint16, HEIGHT - 1, WIDTH), "size 16x11 differs from its partners' 16x12"),
     (LABEL, pixels(np.uint8, WIDTH, HEIGHT), "size 12x16 differs from its partners' 16x12"),
@@ -212,9 +211,9 @@ def headers_only(path: Path) -> None:
 
 
 def transparent(path: Path) -> None:
-    """An RGB header is not enough: with a transparent colour the picture has 4 channels."""
-    data = path.read_bytes()
-    path.write_bytes(data[:33] + chunk(b"tRNS", bytes(6)) + data[33:])
+    """An RGB header is not enough: one colour of it can be transparent."""
+    data, colour = path.read_bytes(), read_image(path)[3, 2].tolist()
+    path.write_bytes(data[:33] + chunk(b"tRNS", struct.pack(">HHH", *colour)) + data[33:])
 
 
 PIXEL_FAULTS = [
@@ -222,7 +221,7 @@ PIXEL_FAULTS = [
     (IMAGE, without_end, "truncated"),
     *((name, flipped, "damaged") for name in (IMAGE, DEPTH, LABEL)),
     (IMAGE, headers_only, "cannot be decoded"),
-    (IMAGE, transparent, "expected an 8-bit RGB image, found 8-bit, 4 channels"),
+    (IMAGE, transparent, "transparent at 1 of its pixels"),
     (DEPTH, lambda p: write_png(p, np.zeros((HEIGHT, WIDTH), np.uint16)), "zero (missing) at"),
     (LABEL, lambda p: spoil_label(p, 13, 40, 254), "outside 0..12 and 255: 13, 40, 254"),
     (TEST_LABEL, lambda p: spoil_label(p, 13), "outside 0..12 and 255: 13"),

@@ -1,5 +1,6 @@
 """Labels and images as hosts write them: palettes, few and many bits, alpha; always right."""
 
+import io
 import shutil
 import struct
 import zlib
@@ -12,7 +13,7 @@ from PIL import Image
 
 import score
 from nyuseg.errors import UserError
-from nyuseg.frames import read_label, write_png
+from nyuseg.frames import read_image, read_label, write_png
 from nyuseg.integrity import full_check, quick_check
 from nyuseg.submission import PngWriter, read_masks
 
@@ -139,3 +140,75 @@ def test_a_picture_of_colours_is_no_label(root: Path) -> None:
     path.write_bytes(cv2.imencode(".png", np.zeros((HEIGHT, WIDTH, 3), np.uint8))[1].tobytes())
     with pytest.raises(UserError, match="expected grey or palette labels, found 8-bit, 3 channels"):
         read_label(path)
+
+
+def encoded(pixels: np.ndarray) -> bytes:
+    """OpenCV's PNG file of RGB, RGBA or grey pixels."""
+    ways = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
+    ordered = cv2.cvtColor(pixels, ways[pixels.shape[2]]) if pixels.ndim == 3 else pixels
+    return cv2.imencode(".png", ordered)[1].tobytes()
+
+
+def few_colours() -> np.ndarray:
+    """An RGB image, uint8 [5,11,3], of 13 colours, as a palette can hold."""
+    colours = np.random.default_rng(5).integers(0, 256, (256, 3), np.uint8)
+    return colours[labels_of(8)]
+
+
+def as_palette(image: np.ndarray, **options: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).quantize(256).save(buffer, "png", **options)
+    return buffer.getvalue()
+
+
+def with_alpha(image: np.ndarray, alpha: np.ndarray | int) -> np.ndarray:
+    return np.dstack([image, np.broadcast_to(np.uint8(alpha), image.shape[:2])])
+
+
+def grey_with_alpha(grey: np.ndarray, alpha: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.merge("LA", [Image.fromarray(grey), Image.new("L", grey.shape[::-1], alpha)]).save(
+        buffer, "png"
+    )
+    return buffer.getvalue()
+
+
+def test_images_of_other_kinds_are_the_same_colours(root: Path) -> None:
+    (root / "train/label/a.png").write_bytes(stored_png(labels_of(8), 8, False))
+    image, grey = few_colours(), labels_of(8) * np.uint8(9)
+    sixteen = labels_of(4)
+    path = root / "train/image/a.png"
+    for data, expected in (
+        (encoded(image), image),
+        (encoded(with_alpha(image, 255)), image),
+        (as_palette(image), image),
+        (encoded(grey), np.dstack([grey] * 3)),
+        (grey_with_alpha(grey, 255), np.dstack([grey] * 3)),
+        (stored_png(sixteen, 4, False), np.dstack([sixteen * np.uint8(17)] * 3)),
+    ):
+        path.write_bytes(data)
+        np.testing.assert_array_equal(read_image(path), expected)
+        assert full_check(root) == []
+
+
+def test_a_transparent_image_is_a_fault(root: Path) -> None:
+    (root / "train/label/a.png").write_bytes(stored_png(labels_of(8), 8, False))
+    path, image = root / "train/image/a.png", few_colours()
+    one_pixel = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    one_pixel[4, 10] = 254
+    grey = grey_with_alpha(labels_of(8), 0)
+    for data, count in ((encoded(with_alpha(image, one_pixel)), 1), (grey, HEIGHT * WIDTH)):
+        path.write_bytes(data)
+        what = f"transparent at {count} of its pixels; an image must be opaque"
+        with pytest.raises(UserError, match=rf"a\.png: {what}"):
+            read_image(path)
+        assert [(fault.path, fault.what) for fault in full_check(root)] == [(path, what)]
+
+
+def test_an_image_of_16_bits_is_a_fault(root: Path) -> None:
+    path = root / "train/image/a.png"
+    for pixels in (few_colours(), with_alpha(few_colours(), 255), labels_of(8)):
+        path.write_bytes(encoded(pixels.astype(np.uint16) * np.uint16(257)))
+        with pytest.raises(UserError, match=r"a\.png: expected an 8-bit RGB image, found 16-bit"):
+            read_image(path)
+        assert "expected 8-bit RGB, found 16-bit" in str(quick_check(root)[0])

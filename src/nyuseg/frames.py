@@ -2,8 +2,8 @@
 
     train/{image,depth,label}/NNNNNN.png     test/{image,depth}/NNNNNN.png     [scenes.csv]
 
-Image: 8-bit RGB. Depth: 16-bit millimetres, 0 = missing. Label: 8-bit grey or palette, 0..12, 255
-= void.
+Image: 8-bit RGB; grey, a palette or an opaque alpha will do. Depth: 16-bit millimetres, 0 =
+missing. Label: 8-bit grey or palette, 0..12, 255 = void.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,10 +45,21 @@ def list_ids(root: Path, split: str) -> list[str]:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Read an RGB image, uint8 [H,W,3]. Raises UserError when absent, broken or of another kind."""
+    """Read an image, uint8 [H,W,3] RGB; grey, a palette and an opaque alpha are brought to that.
+
+    Raises UserError when it is absent, broken, transparent anywhere or not of 8 bits.
+    """
     pixels = _decode(path)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+    if pixels.dtype != np.uint8:
         raise UserError(f"{path}: expected an 8-bit RGB image, found {describe(pixels)}")
+    if pixels.ndim == 2:
+        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+    if pixels.shape[2] == 4:
+        transparent = int((pixels[..., 3] < 255).sum())
+        if transparent:
+            what = f"transparent at {transparent} of its pixels; an image must be opaque"
+            raise UserError(f"{path}: {what}")
+        return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB)
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 

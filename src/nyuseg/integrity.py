@@ -28,11 +28,11 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">8sI4sIIBB3xI")
 _COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
 _EXPECTED = {"image": "8-bit RGB", "depth": "16-bit grey", "label": "8-bit grey or palette"}
+_FEW = [f"{bits}-bit {colour}" for bits in (1, 2, 4, 8) for colour in ("grey", "palette")]
 _ACCEPTED = {
-    "image": {"8-bit RGB"},
+    "image": {*_FEW, "8-bit RGB", "8-bit RGBA", "8-bit grey with alpha"},
     "depth": {"16-bit grey"},
-    "label": {f"{bits}-bit {colour}" for bits in (1, 2, 4, 8) for colour in ("grey", "palette")}
-    | {"16-bit grey"},
+    "label": {*_FEW, "16-bit grey"},
 }
 _READERS = {"image": frames.read_image, "depth": frames.read_depth, "label": frames.read_label}
 
