@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 
+import infer
 from nyuseg import files, locks
 from nyuseg.checkpoint import RELEASE_KEYS, load_checkpoint, load_latest, load_release, save_latest
 from nyuseg.config import parse_config
@@ -441,15 +442,18 @@ run(main)
 
 def test_names_that_leave_their_folder_are_refused(tiny_folder, tmp_path: Path) -> None:
     table = tmp_path / "folds.csv"
-    for name in ("../000001", "/etc/passwd", "a/b", "..", ".hidden", "a b", "a;rm", "<b>"):
+    for name in ("../000001", "/etc/passwd", "a/b", "..", ".hidden", "a\\b", '"a\nb"'):
         table.write_text(f"image_id,scene,fold\n{name},a,0\nok,b,1\n")
-        with pytest.raises(UserError, match="is not a safe name"):
+        with pytest.raises(UserError, match=r"folds\.csv: .* cannot be the id of an image"):
             read_folds(table)
     tiny_folder(tmp_path, [(8, 8)])
     image = next((tmp_path / "train/image").iterdir())
-    image.rename(image.with_name("a b$(c).png"))
-    with pytest.raises(UserError, match="is not a safe name"):
+    image.rename(image.with_name("a\nb.png"))
+    with pytest.raises(UserError, match=r"'a\\nb' cannot be the id of an image"):
         list_ids(tmp_path, "train")
+    for name in ("../x", "a b", "a;rm", "<b>", "küche"):
+        with pytest.raises(UserError, match="is not a safe name"):
+            infer.main(["--experiment", name])
 
 
 def test_zip_members_are_never_written_and_strange_ones_refused(tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def _write(
     with only_writer(folder), atomic_folder(folder, BLEND) as inside:
         (inside / "masks").mkdir()
         for image_id, mask in zip(first.table["image_id"], chosen.masks, strict=True):
-            (inside / "masks" / f"{image_id}.png").write_bytes(mask)
+            (inside / "masks" / first.mask_path(image_id).name).write_bytes(mask)
         write_folds(inside / "folds.csv", first.table)
         write_text(inside / "config.yaml", dump_config(config))
         write_json(inside / "experiment.json", facts)

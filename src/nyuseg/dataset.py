@@ -150,7 +150,7 @@ def iterate(loader: DataLoader) -> Iterator[Sample]:
         if "DataLoader worker" not in str(error):
             raise
         notes, source = loader.dataset.reading, loader.dataset.source
-        reading = ", ".join(sorted({note.value.decode() for note in notes} - {""}))
+        reading = ", ".join(sorted({note.value.decode(errors="ignore") for note in notes} - {""}))
         raise UserError(
             f"{str(error).splitlines()[0].strip('. ')}, while reading {reading} of "
             f"{source.root / source.split}; with too little memory, use --set train.workers=0"

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pandas as pd
 from nyuseg.cache import FrameCache, open_cache
 from nyuseg.config import dump_config, is_free, load_config, override_config
 from nyuseg.errors import UserError
-from nyuseg.files import read_json, remove_partial, write_json, write_text
+from nyuseg.files import file_names, read_json, remove_partial, write_json, write_text
 from nyuseg.folds import (
     fold_hash,
     fold_table,
@@ -52,7 +53,12 @@ class Experiment:
         return self.folder / f"fold_{fold}"
 
     def mask_path(self, image_id: str) -> Path:
-        return self.folder / "masks" / f"{image_id}.png"
+        """Where the out-of-fold mask of an image lies; see files.file_names."""
+        return self.folder / "masks" / f"{self._file_names[image_id]}.png"
+
+    @cached_property
+    def _file_names(self) -> dict[str, str]:
+        return file_names(self.table["image_id"])
 
     def ids(self, fold: int, held_out: bool) -> list[str]:
         """Ids of a fold's validation images, or of its training images."""
@@ -190,7 +196,7 @@ def read_oof_ids(experiment: Experiment, fold: int) -> list[str]:
     path = experiment.fold_folder(fold) / "oof_ids.txt"
     if not path.exists():
         raise UserError(f"{path}: no such file; train fold {fold} again with --fresh")
-    return path.read_text().split()
+    return path.read_text(encoding="utf-8").split("\n")[:-1]
 
 
 def training_frames(experiment: Experiment) -> FrameCache | FrameFolder:

@@ -7,7 +7,9 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 PARTIAL = ".partial"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+PLAIN_LENGTH = 100  # Of a file's name; room is left for what atomic_path adds.
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -65,6 +68,49 @@ def require_safe_name(name: str, where: Path | str) -> None:
     """Raise UserError unless `name` is a plain file name: letters, digits, _ . and -."""
     if not SAFE_NAME.fullmatch(name):
         raise UserError(f"{where}: '{name}' is not a safe name; use letters, digits, _ . and -")
+
+
+def id_fault(name: str) -> str:
+    """Why a text cannot name an image, '' when it can: whatever is the name of one file in UTF-8.
+
+    Blanks, marks and letters of any language will do; what could leave its folder or break a line
+    of a table will not.
+    """
+    kinds = {unicodedata.category(character) for character in name}
+    if not name or name.startswith(".") or kinds & {"Cc", "Cs", "Zl", "Zp"} or set(name) & {*"/\\"}:
+        return (
+            f"{name!r} cannot be the id of an image; it needs a name in UTF-8 that holds no slash "
+            "or control character and begins with no dot"
+        )
+    return ""
+
+
+def require_id(name: str, where: Path | str) -> None:
+    """Raise UserError unless a text can name an image, see id_fault."""
+    fault = id_fault(name)
+    if fault:
+        raise UserError(f"{where}: {fault}")
+
+
+def file_names(ids: Iterable[str]) -> dict[str, str]:
+    """A file's name, without its ending, for each id of a set; good on every file system.
+
+    Most ids keep their own. One that is long, differs from another only in case or holds more than
+    letters, digits, _ . and - gets what is plain of it, ~ and a hash.
+    """
+    ids = list(ids)
+    alike = Counter(image_id.lower() for image_id in ids)
+    own = {image_id for image_id in ids if _is_plain(image_id) and alike[image_id.lower()] == 1}
+    return {image_id: image_id if image_id in own else _hashed(image_id) for image_id in ids}
+
+
+def _is_plain(name: str) -> bool:
+    return len(name) <= PLAIN_LENGTH and SAFE_NAME.fullmatch(name) is not None
+
+
+def _hashed(name: str) -> str:
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[:PLAIN_LENGTH].lstrip(".-")
+    return f"{plain}~{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def _sync_folder(folder: Path) -> None:

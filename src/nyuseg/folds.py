@@ -10,7 +10,7 @@ import pandas as pd
 from sklearn.model_selection import KFold, StratifiedGroupKFold
 
 from nyuseg.errors import UserError
-from nyuseg.files import PROJECT, require_safe_name, write_text
+from nyuseg.files import PROJECT, require_id, write_text
 
 NYUV2_FOLDS = PROJECT / "configs/nyuv2/folds.csv"
 NYUV2_SCENES = PROJECT / "configs/nyuv2/scenes.csv"
@@ -184,5 +184,5 @@ def _read_table(path: Path, columns: list[str]) -> pd.DataFrame:
             f"{path}: image {table['image_id'][table['image_id'].duplicated()].iloc[0]} twice"
         )
     for image_id in table["image_id"]:
-        require_safe_name(image_id, path)
+        require_id(image_id, path)
     return table[columns]

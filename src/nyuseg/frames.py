@@ -15,7 +15,7 @@ import numpy as np
 
 from nyuseg.classes import NUM_CLASSES, VOID
 from nyuseg.errors import UserError
-from nyuseg.files import require_safe_name, write_bytes
+from nyuseg.files import require_id, write_bytes
 from nyuseg.png import decode, decode_numbers
 
 Frame = dict[str, np.ndarray]
@@ -40,7 +40,7 @@ def list_ids(root: Path, split: str) -> list[str]:
             "'python src/prepare_data.py demo' and pass --input input/demo"
         )
     for image_id in ids:
-        require_safe_name(image_id, folder)
+        require_id(image_id, folder)
     return ids
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from nyuseg import frames
 from nyuseg.errors import UserError
+from nyuseg.files import id_fault
 from nyuseg.progress import progress
 
 TEST_LABELS = "test_label"
@@ -48,7 +49,9 @@ class Fault:
     what: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.what}"
+        line = f"{self.path}: {self.what}"
+        # A name can hold what breaks a line or what no terminal shows.
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 def quick_check(root: Path, splits: Sequence[str] = SPLITS) -> list[Fault]:
@@ -132,6 +135,8 @@ def _check_headers(root: Path, splits: Sequence[str]) -> tuple[list[Fault], list
         if not kinds["image"]:
             faults.append(Fault(root / split / "image", "no PNG images; put the data there"))
             continue
+        named = ((path, id_fault(image_id)) for image_id, path in kinds["image"].items())
+        faults += [Fault(path, what) for path, what in named if what]
         faults += _missing_partners(root, split, kinds)
         sizes: dict[str, dict[Path, tuple[int, int]]] = defaultdict(dict)
         for kind, paths in kinds.items():

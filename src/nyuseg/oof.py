@@ -51,7 +51,9 @@ def write_oof(experiment: Experiment, fold: int, device: torch.device) -> None:
     frames = PredictionSet(training_frames(experiment), ids, config.data)
     predictor = Predictor([Ensemble([model], config, device)])
     remove_partial(folder)
-    remove_partial(experiment.folder / "masks", {f"{image_id}.png" for image_id in ids})
+    remove_partial(
+        experiment.folder / "masks", {experiment.mask_path(image_id).name for image_id in ids}
+    )
     with ExitStack() as stack:
         grids = {
             kind: stack.enter_context(_array_file(folder / f"oof_{kind}.npy", len(ids)))

@@ -39,7 +39,7 @@ class RleWriter(AbstractContextManager):
 
     def __init__(self, folder: Path, options: Submission) -> None:
         self.options = options
-        self.file = (folder / FILES["rle"]).open("w", newline="")
+        self.file = (folder / FILES["rle"]).open("w", newline="", encoding="utf-8")
         self.writer = csv.writer(self.file, lineterminator="\n")
         self.writer.writerow(HEADER)
 
