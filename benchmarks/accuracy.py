@@ -27,7 +27,7 @@ sys.path.insert(0, str(PROJECT / "src"))
 
 from nyuseg.atrous import AtrousDepthwise
 from nyuseg.classes import NUM_CLASSES
-from nyuseg.dataset import PredictionSet, collate
+from nyuseg.dataset import PredictionSet
 from nyuseg.device import autocast_dtype, pick_devices
 from nyuseg.experiment import Experiment, open_experiment, training_frames
 from nyuseg.files import find
@@ -35,6 +35,7 @@ from nyuseg.fitting import from_grid, to_mask
 from nyuseg.frames import FrameFolder, frame_path, list_ids, read_label
 from nyuseg.infer import load_predictor
 from nyuseg.inputs import network_images
+from nyuseg.loader import collate
 from nyuseg.metrics import confusion_matrix, summarize
 from nyuseg.model import build_model
 

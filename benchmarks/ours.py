@@ -18,7 +18,7 @@ sys.path.insert(0, str(PROJECT / "src"))
 from nyuseg import infer as inference
 from nyuseg.checkpoint import release_weights
 from nyuseg.config import load_config
-from nyuseg.dataset import TrainingSet, iterate, make_loader
+from nyuseg.dataset import TrainingSet
 from nyuseg.demo.data import write_demo
 from nyuseg.device import autocast_dtype, pick_device, pick_devices
 from nyuseg.encoding import encode_mask
@@ -28,6 +28,7 @@ from nyuseg.files import write_text
 from nyuseg.fit import FoldTrainer
 from nyuseg.folds import fold_hash
 from nyuseg.inputs import training_inputs
+from nyuseg.loader import iterate, make_loader
 from nyuseg.model import build_model
 from nyuseg.schema import Config
 from nyuseg.submission import FILES

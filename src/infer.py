@@ -12,12 +12,13 @@ from pathlib import Path
 
 from nyuseg.cli import Parser, add_oof, add_set, run
 from nyuseg.files import PROJECT, find, require_safe_name
-from nyuseg.folds import parse_folds
-from nyuseg.integrity import require_clean
-from nyuseg.submission import FILES, parse_formats
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    from nyuseg.folds import parse_folds
+    from nyuseg.integrity import require_clean
+    from nyuseg.submission import FILES, parse_formats
+
     parser = Parser(__doc__)
     parser.add_argument("--experiment", default="exp060", help="its folder below --oof")
     parser.add_argument("--fold", default="all", help="0..4, 3, 0,2 or all (default)")

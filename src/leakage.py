@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nyuseg.cli import Parser, add_oof, add_set, run
-from nyuseg.config import load_config
 from nyuseg.errors import UserError
 from nyuseg.files import PROJECT, find
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    from nyuseg.config import load_config
+
     parser = Parser(__doc__)
     parser.add_argument("--config", default=str(PROJECT / "configs/exp060.yaml"))
     parser.add_argument(

@@ -12,11 +12,10 @@ from pathlib import Path
 from nyuseg.cli import Parser, add_oof, run
 from nyuseg.errors import UserError
 from nyuseg.files import PROJECT, require_safe_name
-from nyuseg.folds import parse_folds
-from nyuseg.submission import FILES, parse_formats
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+
     parser = Parser(__doc__)
     parser.add_argument("--owner", required=True, help="your user name on Kaggle")
     parser.add_argument("--experiment", default="exp060", help="its folder below --oof")
@@ -47,16 +46,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def package(options) -> None:
     from nyuseg.experiment import open_experiment
+    from nyuseg.folds import parse_folds
     from nyuseg.kaggle_push import push
     from nyuseg.package import Options, build
+    from nyuseg.submission import parse_formats
 
     experiment = open_experiment(options.experiment, Path(options.oof))
     folds = parse_folds(options.fold, experiment.config.folds.count)
     formats, tta = parse_formats(options.format), not options.no_tta
     rest = (options.type, options.budget_hours, options.title)
     of_user = (options.owner, folds, tta, formats, options.precision, options.competition)
-    folder = Path(options.output)
-    facts = build(experiment, Options(*of_user, *rest), folder)
+    facts = build(experiment, Options(*of_user, *rest), folder := Path(options.output))
     size = sum(path.stat().st_size for path in (folder / "dataset").iterdir()) / 1e6
     print(f"data set: {size:.1f} MB, version {facts['fingerprint'][:12]}, {options.precision}")
     if options.push:
@@ -67,6 +67,7 @@ def package(options) -> None:
 def submit(options) -> None:
     from nyuseg import kaggle_push
     from nyuseg.package import kernel_name
+    from nyuseg.submission import FILES, parse_formats
 
     kernel, version = kernel_name(options.owner, options.title), options.submit
     file = FILES["rle"] if "rle" in options.format else FILES[parse_formats(options.format)[0]]

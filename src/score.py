@@ -10,10 +10,11 @@ from pathlib import Path
 
 from nyuseg.cli import Parser, run
 from nyuseg.files import find
-from nyuseg.leaderboard import score_submission, score_table
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    from nyuseg.leaderboard import score_submission, score_table
+
     parser = Parser(__doc__)
     parser.add_argument("submission", nargs="+", help="submission folder, or a file of one")
     parser.add_argument("labels", help="folder of NNNNNN.png labels")

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nyuseg.cli import Parser, add_oof, add_set, run
-from nyuseg.config import load_config
 from nyuseg.files import PROJECT, find
-from nyuseg.folds import parse_folds
-from nyuseg.integrity import require_clean
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    from nyuseg.config import load_config
+    from nyuseg.folds import parse_folds
+    from nyuseg.integrity import require_clean
+
     parser = Parser(__doc__)
     parser.add_argument("--fold", required=True, help="0..4, 3, 0,2 or all")
     parser.add_argument(

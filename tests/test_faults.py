@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import pickle
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -22,12 +21,11 @@ import infer
 from nyuseg import files, locks
 from nyuseg.checkpoint import RELEASE_KEYS, load_checkpoint, load_latest, load_release, save_latest
 from nyuseg.config import parse_config
-from nyuseg.dataset import PredictionSet, iterate, make_loader
 from nyuseg.errors import UserError
 from nyuseg.experiment import Experiment
 from nyuseg.files import PROJECT, atomic_folder, atomic_path, remove_partial, write_bytes
 from nyuseg.folds import read_folds
-from nyuseg.frames import FrameFolder, list_ids
+from nyuseg.frames import list_ids
 from nyuseg.losses import LossWatch
 from nyuseg.space import free_bytes, require_space, required_bytes
 from nyuseg.submission import read_masks
@@ -320,58 +318,6 @@ def test_reading_processes_of_a_dead_holder_do_not_keep_its_lock(tmp_path: Path)
         pass
 
 
-# Signals
-
-
-@pytest.fixture
-def caught():
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    locks.catch_signals()
-    yield
-    locks.catch_signals()  # Forgets the signal of this test, which would stop the next training.
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_waits_for_the_step_to_end(caught, number: int, code: int) -> None:
-    done = []
-    with pytest.raises(locks.Interrupted) as interruption, locks.deferred():
-        os.kill(os.getpid(), number)
-        done.append("the whole step")
-    assert done and interruption.value.code == code
-    with pytest.raises(locks.Interrupted):
-        os.kill(os.getpid(), number)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_run_that_is_stopped_says_how_to_go_on(tmp_path: Path, number: int, code: int) -> None:
-    from nyuseg.demo.data import write_demo
-
-    write_demo(tmp_path / "data", scenes=4, frames=2, test_scenes=1, size=(48, 64))
-    settings = ["model.encoder=tu-test_resnet", "data.size=[48,64]", "train.workers=2"]
-    options = [f"--set={text}" for text in (*settings, "folds.count=2", "train.epochs=500")]
-    script = [sys.executable, "-u", str(PROJECT / "src/train_folds.py"), "--fold", "0"]
-    config = ["--config", str(PROJECT / "configs/demo.yaml")]
-    folders = ["--input", str(tmp_path / "data"), "--oof", str(tmp_path / "oof")]
-    run = subprocess.Popen(
-        [*script, *config, *folders, *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    for line in run.stdout:
-        if "epoch   2" in line:
-            break
-    run.send_signal(number)
-    _, error = run.communicate(timeout=60)
-    assert run.returncode == code
-    assert "run the same command again to go on" in error and "Traceback" not in error
-    state = load_checkpoint(tmp_path / "oof/demo/fold_0/last.pt")
-    assert state["epoch"] >= 2 and len(state["history"]) == state["epoch"]
-
-
 # Numbers gone wrong
 
 
@@ -386,55 +332,6 @@ def test_finite_losses_pass() -> None:
     watch = LossWatch(torch.device("cpu"))
     watch.see(torch.tensor(1e30), ["a"])
     assert watch.bad_step(True) is None
-
-
-# Workers
-
-
-class Dying(PredictionSet):
-    def __getitem__(self, index: int):
-        sample = super().__getitem__(index)
-        if index == 2:
-            os.kill(os.getpid(), signal.SIGKILL)  # As the system does when memory runs out.
-        return sample
-
-
-def test_a_worker_that_dies_names_what_it_read(tiny_folder, tmp_path: Path) -> None:
-    ids = tiny_folder(tmp_path, [(32, 48)] * 4)
-    data = parse_config({"name": "x", "data": {"size": [32, 48]}}, "test").data
-    frames = Dying(FrameFolder(tmp_path, "train"), ids, data)
-    loader = make_loader(frames, 1, 1, torch.device("cpu"))
-    with pytest.raises(UserError, match=ids[2]) as caught:
-        list(iterate(loader))
-    assert "DataLoader worker" in str(caught.value) and "train.workers=0" in str(caught.value)
-
-
-def test_an_error_in_a_worker_is_one_line(tiny_folder, tmp_path: Path) -> None:
-    ids = tiny_folder(tmp_path, [(32, 48)] * 8)
-    broken = tmp_path / "train/depth" / f"{ids[5]}.png"
-    broken.write_bytes(broken.read_bytes()[:120])
-    (tmp_path / "test").mkdir()
-    for kind in ("image", "depth"):
-        shutil.copytree(tmp_path / "train" / kind, tmp_path / "test" / kind)
-    code = f"""
-import sys
-sys.path.insert(0, {str(PROJECT / "src")!r})
-from pathlib import Path
-import torch
-from nyuseg.cli import run
-from nyuseg.config import parse_config
-from nyuseg.dataset import PredictionSet, iterate, make_loader
-from nyuseg.frames import FrameFolder
-def main(argv):
-    data = parse_config({{"name": "x", "data": {{"size": [32, 48]}}}}, "test").data
-    frames = PredictionSet(FrameFolder(Path({str(tmp_path)!r}), "test"), {ids!r}, data)
-    list(iterate(make_loader(frames, 2, 2, torch.device("cpu"))))
-run(main)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {tmp_path}/test/depth/{ids[5]}.png: cannot be decoded")
-    assert len(done.stderr.splitlines()) == 1
 
 
 # Names

@@ -527,9 +527,10 @@ def test_real_frames_train_a_step_and_infer(name: str, batch: int, tmp_path: Pat
     if not root.exists():
         pytest.skip(f"{root} is not on this machine: the frames must not be redistributed")
     config = load_config(PROJECT / "configs/exp060.yaml", [change[6:] for change in TINY])
-    from nyuseg.dataset import PredictionSet, TrainingSet, make_loader
+    from nyuseg.dataset import PredictionSet, TrainingSet
     from nyuseg.ensemble import Ensemble
     from nyuseg.inputs import training_inputs
+    from nyuseg.loader import make_loader
     from nyuseg.losses import multitask_loss
     from nyuseg.model import build_model
     from nyuseg.predictor import Predictor

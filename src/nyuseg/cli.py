@@ -2,13 +2,12 @@
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 
 from nyuseg.errors import UserError
 from nyuseg.files import PROJECT
-from nyuseg.locks import Interrupted, catch_signals
+from nyuseg.signals import Interrupted, catch_signals, stop_if_asked
 
 
 class Parser(argparse.ArgumentParser):
@@ -46,16 +45,14 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     """Run an entry script's main and exit: 0, 1 after one line about what is wrong, or 128 plus
     the number of the signal that stopped it."""
     catch_signals()
-    code = _exit_code(main, argv)
-    # Python ends the reading processes that an exception left; torch's handler would protest.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    sys.exit(code)
+    sys.exit(_exit_code(main, argv))
 
 
 def _exit_code(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None) -> int:
     try:
         main(argv)
         sys.stdout.flush()
+        stop_if_asked()  # All is done; but what called this command, in a loop, should know.
     except UserError as error:
         # From a DataLoader's worker it comes with the worker's traceback around it.
         message = str(error).rsplit("nyuseg.errors.UserError: ", 1)[-1].strip()

@@ -1,16 +1,13 @@
 """Frames as integer arrays: with labels for training, without for everything that predicts."""
 
-import os
-import signal
 from collections.abc import Iterator, Sequence
 from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from nyuseg.errors import UserError
 from nyuseg.fitting import fit_frame
@@ -20,6 +17,7 @@ from nyuseg.schema import Config, Data
 
 ID_BYTES = 64
 MOST_WORKERS = 64
+PIXEL_BYTES = 6  # Image 3, depth 2, label 1.
 
 
 class Source(Protocol):
@@ -46,6 +44,11 @@ class FrameSet(Dataset[Sample]):
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes that the arrays of a sample take, at most."""
+        return PIXEL_BYTES * self.data.size[0] * self.data.size[1]
 
     def _read(self, index: int, kinds: Sequence[str]) -> Frame:
         image_id = self.ids[index]
@@ -76,6 +79,10 @@ class PredictionSet(FrameSet):
     ) -> None:
         super().__init__(source, ids, data)
         self.sizes = sizes or [data.size]
+
+    @property
+    def sample_bytes(self) -> int:
+        return PIXEL_BYTES * sum(height * width for height, width in self.sizes)
 
     def __getitem__(self, index: int) -> Sample:
         frame = self._read(index, ("image", "depth"))
@@ -120,58 +127,3 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng([self.seed, self.fold, self.epoch]).permutation(self.length)
         return iter([(self.epoch, int(index)) for index in order])
-
-
-def make_loader(
-    frames: FrameSet, batch_size: int, workers: int | None, device: torch.device, **more: Any
-) -> DataLoader:
-    """Batches of a set as dicts, see collate; `workers` as in config.Train, `more` for torch."""
-    gpu = device.type == "cuda"
-    if workers is None:
-        # The cores that this process may use, where the system tells.
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
-        workers = min(8, cores) if gpu else 0
-    return DataLoader(
-        frames,
-        batch_size=batch_size,
-        num_workers=workers,
-        collate_fn=collate,
-        worker_init_fn=_start_worker,
-        pin_memory=gpu,
-        **more,
-    )
-
-
-def iterate(loader: DataLoader) -> Iterator[Sample]:
-    """The batches of a loader; a worker that dies becomes a UserError that names its frames."""
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        notes, source = loader.dataset.reading, loader.dataset.source
-        reading = ", ".join(sorted({note.value.decode(errors="ignore") for note in notes} - {""}))
-        raise UserError(
-            f"{str(error).splitlines()[0].strip('. ')}, while reading {reading} of "
-            f"{source.root / source.split}; with too little memory, use --set train.workers=0"
-        ) from None
-
-
-def _start_worker(_: int) -> None:
-    cv2.setNumThreads(0)  # The workers share the cores; OpenCV would start threads in each.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The main process decides when to stop,
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # and ends its workers.
-
-
-def collate(samples: list[Sample]) -> Sample:
-    """Stack the arrays of samples as tensors, uint16 by its bits as int16; list the rest.
-
-    torch knows few operations on uint16; inputs turns the bits into numbers again.
-    """
-    batch: Sample = {key: [sample[key] for sample in samples] for key in samples[0]}
-    for key, values in batch.items():
-        if isinstance(values[0], np.ndarray):
-            stacked = np.stack(values)
-            bits = stacked.view(np.int16) if stacked.dtype == np.uint16 else stacked
-            batch[key] = torch.from_numpy(bits)
-    return batch

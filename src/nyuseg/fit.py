@@ -21,8 +21,6 @@ from nyuseg.dataset import (
     EpochSampler,
     PredictionSet,
     TrainingSet,
-    iterate,
-    make_loader,
     mix_seed,
 )
 from nyuseg.device import environment
@@ -33,7 +31,7 @@ from nyuseg.files import remove_partial, write_text
 from nyuseg.folds import fold_hash
 from nyuseg.inputs import training_inputs
 from nyuseg.kinds import write_confusions
-from nyuseg.locks import deferred
+from nyuseg.loader import iterate, make_loader
 from nyuseg.losses import LossWatch
 from nyuseg.model import build_model
 from nyuseg.optimism import half_sums
@@ -103,6 +101,7 @@ class FoldTrainer:
         self.model = build_model(self.config, pretrained=state is None)
         self.model.to(device, memory_format=torch.channels_last)
         self.step = TrainingStep(self.model, options, device)
+        self.predictor = Predictor([Ensemble([self.model], self.config, device)])
         if state is not None:
             self._restore(state)
 
@@ -160,6 +159,7 @@ class FoldTrainer:
         self.step.set_rate(rate)
         # Dropout draws from torch's stream: seeded by epoch, it survives an interruption.
         torch.manual_seed(mix_seed(self.config.seed, self.fold, self.epoch))
+        torch.empty((), dtype=torch.int64).random_()  # One that loaders took: the figures stay.
         self.sampler.epoch = self.epoch
         train = self._train_epoch()
         try:
@@ -174,13 +174,12 @@ class FoldTrainer:
         values += [self.epoch * len(self.loader) - self.step.taken()]
         halves = half_sums(valid["confusions"], self.scenes).tolist()
         self.history.append({**dict(zip(COLUMNS, values, strict=True)), "halves": halves})
-        with deferred():
-            self._keep(valid)
+        self._keep(valid)
         self._log_epoch(time.monotonic() - started)
 
     def _validate(self) -> dict[str, Any]:
-        ensemble = Ensemble([self.model], self.config, self.device)
-        return validate(Predictor([ensemble]), self.valid)
+        self.model.eval()
+        return validate(self.predictor, self.valid)
 
     def _train_epoch(self) -> list[float]:
         """One pass over the training images; returns the mean losses: total, parts."""
@@ -188,10 +187,9 @@ class FoldTrainer:
         sums = torch.zeros(3, device=self.device)
         watch = LossWatch(self.device)
         for batch in self._batches():
-            with deferred():
-                losses = self.step(batch)
-                sums += losses
-                watch.see(losses[0], batch["id"])
+            losses = self.step(batch)
+            sums += losses
+            watch.see(losses[0], batch["id"])
             self._stop_if(watch.bad_step(len(watch.ids) % LOOK_EVERY == 0), watch)
         self._stop_if(watch.bad_step(True), watch)
         return (sums / len(self.loader)).tolist()

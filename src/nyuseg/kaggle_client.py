@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nyuseg.errors import UserError
+from nyuseg.signals import run_child
 
 INSTALL = "pip install 'kaggle>=2.2.4' six"
 LIMIT_S = 300  # Of a call that uploads nothing; the client itself would wait for ever.
@@ -80,14 +81,13 @@ def call(arguments: Sequence[str], limit_s: float | None = LIMIT_S) -> Reply:
     # A failed upload leaves its address in TMPDIR, and the next run would send the data there.
     with tempfile.TemporaryDirectory(prefix="nyuseg-kaggle-") as temporary:
         try:
-            done = subprocess.run(
+            done = run_child(
                 command,
+                limit_s,
                 env=_child_environment(environment, temporary),
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
                 encoding="utf-8",
                 errors="replace",
-                timeout=limit_s,
             )
         except subprocess.TimeoutExpired:
             raise UserError(f"Kaggle's client gave no answer in {limit_s:g} s; try again") from None

@@ -19,6 +19,7 @@ from nyuseg.kaggle_metadata import (
     check_dataset_metadata,
     check_kernel_metadata,
 )
+from nyuseg.signals import pause
 
 PUSHED = re.compile(r"Kernel version (\d+) successfully pushed\.\s+Please check progress at (\S+)")
 # The server hides other people's private data sets: it denies what it could call missing.
@@ -162,7 +163,7 @@ def _wait_until_ready(reference: str, timeout_s: float, poll_s: float) -> None:
     print(f"waiting until Kaggle has unpacked {reference}", flush=True)
     end, state = time.monotonic() + timeout_s, "unknown"
     while time.monotonic() < end:
-        time.sleep(poll_s)  # First, because right after the upload it is the last version's state.
+        pause(poll_s)  # First, because right after the upload it is the last version's state.
         try:
             state = _state(reference)
         except UserError as error:  # The upload is done; one lost answer should not waste it.

@@ -12,7 +12,7 @@ from torch import nn
 
 from nyuseg.budget import Budget
 from nyuseg.config import parse_config
-from nyuseg.dataset import PredictionSet, collate
+from nyuseg.dataset import PredictionSet
 from nyuseg.device import pick_devices
 from nyuseg.ensemble import Ensemble
 from nyuseg.errors import UserError
@@ -20,6 +20,7 @@ from nyuseg.files import atomic_folder, read_json, sha256_file, write_json
 from nyuseg.frames import FrameFolder, list_ids
 from nyuseg.infer import MANIFEST, write_submission
 from nyuseg.integrity import image_sizes, require_clean
+from nyuseg.loader import collate
 from nyuseg.model import load_network
 from nyuseg.mounts import describe, find_all
 from nyuseg.predictor import Predictor

@@ -22,6 +22,7 @@ from nyuseg.errors import UserError
 from nyuseg.files import read_json
 from nyuseg.infer import MANIFEST
 from nyuseg.kernel import END
+from nyuseg.signals import run_child
 
 OWNER, SLUG = "owner", "package"
 # Where Kaggle has been seen to mount a data set.
@@ -113,13 +114,7 @@ def run_kernel(kernel: Path, work: Path, inputs: Path) -> Path:
         "PYTHONDONTWRITEBYTECODE": "1",
         "HOME": str(work),
     }
-    done = subprocess.run(
-        [*command, str(python), str(script)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=working,
-    )
+    done = run_child([*command, str(python), str(script)], text=True, env=environment, cwd=working)
     if done.returncode or END not in done.stdout or not done.stdout.rstrip().endswith("END"):
         lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
         raise UserError(f"{kernel}: the kernel failed: {lines[-1]}")

@@ -1,68 +1,16 @@
-"""One writer at a time, and signals that wait for a step to end."""
+"""One writer at a time."""
 
 import errno
 import fcntl
 import os
-import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TextIO
 
 from nyuseg.errors import UserError
-
-
-class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM arrived; `code` is the exit code, 128 plus the signal's number."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.code = 128 + number
-
-
-_held = False
-_stop: int | None = None
-
-
-def catch_signals() -> None:
-    """Turn SIGINT and SIGTERM into Interrupted, raised where `deferred` allows it."""
-    global _stop
-    _stop = None
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _on_signal)
-
-
-def _on_signal(number: int, _: FrameType | None) -> None:
-    global _stop
-    again, _stop = _stop is not None, number
-    if again or not _held:  # A second signal does not wait.
-        raise Interrupted(number)
-
-
-@contextmanager
-def deferred() -> Iterator[None]:
-    """Let the block finish before a signal that arrives in it is raised.
-
-    Raises, before and after the block, also for an earlier signal: Python drops an exception that
-    a handler raises while an object is being destroyed.
-    """
-    global _held
-    _raise_stop()
-    _held = True
-    try:
-        yield
-    finally:
-        _held = False
-    _raise_stop()
-
-
-def _raise_stop() -> None:
-    global _stop
-    if _stop is not None:
-        number, _stop = _stop, None
-        raise Interrupted(number)
+from nyuseg.signals import POLL_S, pause
 
 
 @contextmanager
@@ -124,14 +72,17 @@ def _acquire(path: Path, result: Path, wait: bool) -> TextIO:
     while True:
         file = path.open("a+")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "another process"
             file.close()
-            raise UserError(
-                f"{result}: being written by {holder}; wait for it, or stop it and try again"
-            ) from None
+            if not wait:
+                raise UserError(
+                    f"{result}: being written by {holder}; wait for it, or stop it and try again"
+                ) from None
+            pause(POLL_S)  # A wait within the system would not end by a signal.
+            continue
         except OSError as error:
             if error.errno not in (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK):
                 raise

@@ -7,13 +7,15 @@ from queue import SimpleQueue
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
 from nyuseg.ahead import ahead, in_order
-from nyuseg.dataset import PredictionSet, iterate, make_loader
+from nyuseg.dataset import PredictionSet
 from nyuseg.device import free_memory
 from nyuseg.ensemble import Ensemble, WeightedMean
 from nyuseg.fitting import regrid, to_mask
 from nyuseg.inputs import Sample, network_images
+from nyuseg.loader import iterate, make_loader
 from nyuseg.schema import Config
 
 TRIM_EVERY = 8  # Batches.
@@ -55,6 +57,7 @@ class Predictor:
         gpu = self.devices[0].type == "cuda"
         together = self.config.predict.batch_size or (16 if gpu else 1)
         self.batch_size = max(1, together // self.view_count)
+        self._loader: tuple[PredictionSet, DataLoader] | None = None
 
     def limit(self, models: int, views: int) -> None:
         """From now on average only the first so many models and views of each experiment."""
@@ -88,10 +91,7 @@ class Predictor:
         memory does not depend on the number of frames.
         """
         count, threads = len(self.devices), torch.get_num_threads()
-        # Few frames are shared out, too.
-        batch_size = min(self.batch_size, -(-len(frames) // count)) or 1
-        workers = self.config.train.workers
-        loader = make_loader(self.frames(frames), batch_size, workers, self.devices[0])
+        loader = self._loader_of(frames)
         batch_number, idle = itertools.count(1), SimpleQueue()
         for replica in range(count):
             idle.put(replica)
@@ -116,6 +116,16 @@ class Predictor:
                 yield from answers
         finally:
             torch.set_num_threads(threads)  # New threads start with what was set last.
+
+    def _loader_of(self, frames: PredictionSet) -> DataLoader:
+        """A loader of the frames, with its workers, kept for the next call with the same set."""
+        if self._loader is None or self._loader[0] is not frames:
+            # Few frames are shared out, too.
+            batch_size = min(self.batch_size, -(-len(frames) // len(self.devices))) or 1
+            workers = self.config.train.workers
+            loader = make_loader(self.frames(frames), batch_size, workers, self.devices[0])
+            self._loader = frames, loader
+        return self._loader[1]
 
     def _predictions(self, batch: Sample, replica: int) -> list[Prediction]:
         probabilities, depth = self.answer(batch, replica)

@@ -7,15 +7,30 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from nyuseg.signals import stop_if_asked
+
 Item = TypeVar("Item")
 SECONDS = 10
 
 
 def progress(items: Iterable[Item], title: str, total: int, unit: str = "image") -> Iterator[Item]:
-    """Pass the items through, with a bar on a terminal, else with a plain line each 10 seconds."""
-    if sys.stderr.isatty():
-        yield from tqdm(items, title, total, leave=False, unit=unit)
-        return
+    """Pass the items through, with a bar on a terminal, else with a plain line each 10 seconds.
+
+    Between two items, when the one before has been dealt with, it is safe to stop: a signal that
+    was noted raises Interrupted there (see signals).
+    """
+    shown = _bar(items, title, total, unit) if sys.stderr.isatty() else _lines(items, title, total)
+    stop_if_asked()
+    for item in shown:
+        yield item
+        stop_if_asked()
+
+
+def _bar(items: Iterable[Item], title: str, total: int, unit: str) -> Iterator[Item]:
+    return iter(tqdm(items, title, total, leave=False, unit=unit))
+
+
+def _lines(items: Iterable[Item], title: str, total: int) -> Iterator[Item]:
     shown = started = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item

@@ -95,8 +95,9 @@ class Augment(Section):
 class Train(Section):
     """Optimisation: AdamW with cosine annealing to zero, over `epochs`, stepped by epoch.
 
-    workers: processes that read and augment; null: up to 8 beside a GPU, none without one, where
-    they would only take the cores from the network. precision: see device.autocast_dtype.
+    workers: processes that read and augment, as many as fit into the shared memory; null: up to 8
+    beside a GPU, none without one, where they would only take the cores from the network.
+    precision: see device.autocast_dtype.
 
     For small GPUs: accumulate computes a batch in so many parts and adds up their gradients (the
     same step, but BatchNorm sees a part at a time); checkpointing forgets activations and computes

@@ -11,7 +11,7 @@ import torch
 
 from nyuseg.bootstrap import difference
 from nyuseg.checkpoint import load_release
-from nyuseg.dataset import PredictionSet, collate
+from nyuseg.dataset import PredictionSet
 from nyuseg.ensemble import Ensemble
 from nyuseg.errors import UserError
 from nyuseg.experiment import Experiment, training_frames
@@ -19,6 +19,7 @@ from nyuseg.files import write_json
 from nyuseg.fitting import to_mask
 from nyuseg.frames import frame_path, read_label
 from nyuseg.inputs import network_images
+from nyuseg.loader import collate
 from nyuseg.locks import only_writer
 from nyuseg.metrics import confusion_matrix, mean_iou
 from nyuseg.oof import check_pooling

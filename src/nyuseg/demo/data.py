@@ -20,6 +20,7 @@ from nyuseg.errors import UserError
 from nyuseg.files import write_text
 from nyuseg.frames import frame_path, write_png
 from nyuseg.progress import progress
+from nyuseg.signals import leave_to_parent, shielded
 
 PREVIEW = (24, 32)
 CANDIDATES = 8
@@ -83,8 +84,15 @@ def _run(tasks: list[Task]) -> Iterable[list[str]]:
         yield from map(write_scene, tasks)
         return
     # Not by fork: the caller may have threads running (torch, OpenCV).
-    with ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
-        yield from pool.map(write_scene, tasks)
+    with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker) as pool:
+        with shielded():
+            lines = pool.map(write_scene, tasks)
+        yield from lines
+
+
+def _start_worker() -> None:
+    leave_to_parent()
+    cv2.setNumThreads(1)
 
 
 def write_scene(task: Task) -> list[str]:
