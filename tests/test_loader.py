@@ -49,6 +49,32 @@ def test_a_worker_that_dies_names_what_it_read(tiny_folder, tmp_path: Path) -> N
     assert "DataLoader worker" in str(caught.value) and "train.workers=0" in str(caught.value)
 
 
+class Failing(PredictionSet):
+    def __getitem__(self, index: int):
+        raise RuntimeError("a fault of the program")
+
+
+def test_a_fault_in_a_worker_is_not_taken_for_its_death(tiny_folder, tmp_path: Path) -> None:
+    frames = Failing(FrameFolder(tmp_path, "train"), tiny_folder(tmp_path, [(32, 48)]), DATA)
+    with pytest.raises(RuntimeError, match="a fault of the program"):
+        list(iterate(make_loader(frames, 1, 1, CPU)))
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError, EOFError, FileNotFoundError])
+def test_a_connection_that_breaks_is_a_death(tiny_folder, tmp_path, monkeypatch, error) -> None:
+    """As when a worker dies while it hands over the memory of a batch."""
+    ids = tiny_folder(tmp_path, [(32, 48)] * 2)
+
+    def broken(_):
+        raise error
+        yield
+
+    monkeypatch.setattr(loader, "_begin", broken)
+    frames = PredictionSet(FrameFolder(tmp_path, "train"), ids, DATA)
+    with pytest.raises(UserError, match="a DataLoader worker died"):
+        list(iterate(make_loader(frames, 1, 1, CPU)))
+
+
 @pytest.mark.parametrize("workers", [2, 4])
 def test_several_workers_that_die_at_once_end_the_run(tiny_folder, tmp_path, workers: int) -> None:
     ids = tiny_folder(tmp_path, [(32, 48)] * 8)

@@ -75,22 +75,31 @@ def iterate(loader: DataLoader) -> Iterator[Sample]:
     """
     try:
         yield from _begin(loader)
-    except RuntimeError as error:
+    except (RuntimeError, OSError, EOFError) as error:
         text = str(error)
         if "shared memory" in text:
             raise UserError(
                 f"{SHARED}: no room for a batch; use --set train.workers=0, or give the "
                 "container more by --shm-size=2g"
             ) from None
-        if "DataLoader worker" not in text:
+        if not loader.num_workers or not _is_death(error):
             raise
         for worker in active_children():  # Others may wait for ever for what it held.
             worker.kill()
+            worker.join()
         stop_if_asked()  # The signal may have been sent to the workers, too.
         raise UserError(
-            f"{text.splitlines()[0].strip('. ')}, while reading {_being_read(loader)}; with too "
-            "little memory, use --set train.workers=0"
+            f"a DataLoader worker died ({' '.join(text.split()).strip('. ') or 'no word'}), while "
+            f"reading {_being_read(loader)}; with too little memory, use --set train.workers=0"
         ) from None
+
+
+def _is_death(error: Exception) -> bool:
+    """Whether a worker is gone, which breaks the connection when it was handing over a batch."""
+    if str(error).startswith("Caught "):  # It lives, and tells its own error.
+        return False
+    gone = isinstance(error, ConnectionError | EOFError | FileNotFoundError)
+    return gone or "DataLoader worker" in str(error)
 
 
 def _begin(loader: DataLoader) -> Iterator[Sample]:
