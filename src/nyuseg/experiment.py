@@ -171,7 +171,7 @@ def open_experiment(name: str, oof: Path, overrides: Sequence[str] = ()) -> Expe
         raise UserError(f"{folder}: no such experiment (found: {found}); train it first")
     config = override_config(load_config(path), overrides)
     facts = read_json(folder / "experiment.json", ("input", "folds", "data"))
-    table = read_folds(folder / "folds.csv", config.folds.group)
+    table = read_folds(folder / "folds.csv", config.folds.group, config.folds.count)
     if fold_hash(table) != facts["folds"]:
         raise UserError(f"{folder / 'folds.csv'}: changed since training; restore it")
     members = _read_members(folder, overrides) if (folder / BLEND).exists() else ()

@@ -63,6 +63,18 @@ def learning_rate(base: float, epoch: int, epochs: int) -> float:
     return base * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
 
 
+def training_ids(experiment: Experiment, fold: int) -> list[str]:
+    """Ids of a fold's training images. Raises UserError when they do not fill a batch."""
+    ids, batch = experiment.ids(fold, held_out=False), experiment.config.train.batch_size
+    if len(ids) < batch:
+        advice = f"--set train.batch_size={len(ids)} or " if len(ids) > 1 else ""
+        raise UserError(
+            f"fold {fold}: {len(ids)} training images do not fill a batch of {batch}; use "
+            f"{advice}more data"
+        )
+    return ids
+
+
 class FoldTrainer:
     """Fits one fold: state that changes from epoch to epoch, and how it is kept.
 
@@ -78,7 +90,7 @@ class FoldTrainer:
         self.epoch = 0
         self.best: dict[str, Any] = {"miou": -1.0}
         self.history: list[dict[str, Any]] = []
-        ids = self._training_ids()
+        ids = training_ids(experiment, fold)
         source = training_frames(experiment)
         self.train = TrainingSet(source, ids, self.config, fold)
         held_out = experiment.ids(fold, held_out=True)
@@ -104,15 +116,6 @@ class FoldTrainer:
         self.predictor = Predictor([Ensemble([self.model], self.config, device)])
         if state is not None:
             self._restore(state)
-
-    def _training_ids(self) -> list[str]:
-        ids, batch = self.experiment.ids(self.fold, held_out=False), self.config.train.batch_size
-        if len(ids) < batch:
-            raise UserError(
-                f"fold {self.fold}: {len(ids)} training images do not fill a batch of {batch}; "
-                f"use --set train.batch_size={max(2, len(ids))} or more data"
-            )
-        return ids
 
     def run(self) -> None:
         """Train the epochs that are left, then write the release weights."""

@@ -74,9 +74,11 @@ def fold_table(root: Path, ids: list[str], count: int, group: str) -> pd.DataFra
         scenes = pd.DataFrame({"image_id": ids, "scene": ids, "scene_type": "unknown"})
     groups = scenes["scene"].nunique() if group == "scene" else len(ids)
     if groups < count:
+        what, fewer = "scenes" if group == "scene" else "images", f"folds.count={groups}"
+        advice = fewer if groups > 1 else "folds.group=random" if len(ids) > 1 else ""
         raise UserError(
-            f"{root}: {groups} {'scenes' if group == 'scene' else 'images'} cannot fill {count} "
-            f"folds; use --set folds.count={groups}"
+            f"{root}: {groups} {what if groups > 1 else what[:-1]} cannot fill {count} folds; "
+            + (f"use --set {advice}" if advice else "there must be two or more")
         )
     if group == "random":
         scenes["fold"] = split_random(len(ids), count)
@@ -88,10 +90,12 @@ def fold_table(root: Path, ids: list[str], count: int, group: str) -> pd.DataFra
 
 
 def split_by_scene(scenes: pd.DataFrame, count: int) -> np.ndarray:
-    """Fold of each row, stratified by scene_type, no scene in two folds; int [n].
+    """Fold of each row, stratified by scene_type, no scene in two folds, no fold empty; int [n].
 
     scikit-learn's greedy split depends on its random state; of the first twenty states the one
     with the most even folds is taken (the first of them), so the result depends on the rows alone.
+    It can leave folds empty, though there are scenes enough: when each of the twenty does, scenes
+    are dealt out by size instead. There must be `count` scenes or more.
     """
     kinds = scenes["scene_type"]
     if kinds.value_counts().max() < count:  # Too few of each to spread any over the folds.
@@ -106,7 +110,22 @@ def split_by_scene(scenes: pd.DataFrame, count: int) -> np.ndarray:
         for fold, (_, held_out) in enumerate(parts):
             folds[held_out] = fold
         candidates.append(folds)
-    return min(candidates, key=lambda folds: np.ptp(np.bincount(folds, minlength=count)))
+    sizes = [np.bincount(folds, minlength=count) for folds in candidates]
+    whole = [number for number in range(ATTEMPTS) if sizes[number].all()]
+    if not whole:
+        return _deal_out(scenes["scene"], count)
+    return candidates[min(whole, key=lambda number: np.ptp(sizes[number]))]
+
+
+def _deal_out(scenes: pd.Series, count: int) -> np.ndarray:
+    """Each scene, the largest first, to the fold that has the fewest images so far; int [n]."""
+    frames = np.zeros(count, int)
+    fold_of = {}
+    counts = scenes.value_counts()
+    for scene in sorted(counts.index, key=lambda scene: (-counts[scene], scene)):
+        fold_of[scene] = int(frames.argmin())
+        frames[fold_of[scene]] += counts[scene]
+    return scenes.map(fold_of).to_numpy()
 
 
 def split_random(n: int, count: int) -> np.ndarray:
@@ -117,18 +136,22 @@ def split_random(n: int, count: int) -> np.ndarray:
     return folds
 
 
-def read_folds(path: Path, group: str = "scene") -> pd.DataFrame:
+def read_folds(path: Path, group: str = "scene", count: int | None = None) -> pd.DataFrame:
     """Read a fold table and assert it: ids unique, folds 0..k-1, no scene in two folds.
 
-    Raises UserError with the file's name. With `group` random a scene may lie on two sides.
+    count: how many folds there must be, when that is known. Raises UserError with the file's name.
+    With `group` random a scene may lie on two sides.
     """
     table = _read_table(path, ["image_id", "scene", "fold"])
     try:
         table["fold"] = table["fold"].astype(int)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise UserError(f"{path}: column fold must hold whole numbers") from None
-    if table.empty or set(table["fold"]) != set(range(table["fold"].max() + 1)):
-        raise UserError(f"{path}: folds must be numbered 0, 1, ... without a gap")
+    present = sorted(table["fold"].unique())
+    if len(present) < 2 or present != list(range(len(present))):
+        raise UserError(f"{path}: folds must be numbered 0, 1, ... without a gap, two or more")
+    if count is not None and len(present) != count:
+        raise UserError(f"{path}: has {len(present)} folds, the configuration {count}")
     sides = table.groupby("scene")["fold"].nunique()
     if group == "scene" and (sides > 1).any():
         raise UserError(f"{path}: scene {sides.idxmax()} lies in {sides.max()} folds")
