@@ -59,6 +59,7 @@ def _nyuv2(options) -> None:
 
 
 def _check(options) -> None:
+    from nyuseg.frames import WITHOUT_DEPTH, stored_kinds
     from nyuseg.integrity import full_check
 
     root = find(options.input)
@@ -68,6 +69,9 @@ def _check(options) -> None:
     if faults:
         raise UserError(f"{root}: {len(faults)} fault{'s' * (len(faults) > 1)}, listed above")
     print(f"no fault in {root}")
+    for split in ("train", "test"):
+        if (root / split).is_dir() and "depth" not in stored_kinds(root, split):
+            print(f"no depth in {root / split}: {WITHOUT_DEPTH}")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from nyuseg.files import PROJECT, find
 def main(argv: Sequence[str] | None = None) -> None:
     from nyuseg.config import load_config
     from nyuseg.folds import parse_folds
+    from nyuseg.frames import require_training_depth
     from nyuseg.integrity import require_clean
 
     parser = Parser(__doc__)
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     folds = parse_folds(options.fold, config.folds.count)
     root = find(options.input)
     require_clean(root)
+    require_training_depth(root, config)
     train(config, folds, root, Path(options.oof), options.fresh)
 
 

@@ -11,18 +11,13 @@ from torch.utils.data import DataLoader
 
 from nyuseg.augment import Augmentation
 from nyuseg.config import parse_config
-from nyuseg.dataset import (
-    EpochSampler,
-    PredictionSet,
-    TrainingSet,
-    collate,
-    mix_seed,
-)
+from nyuseg.dataset import EpochSampler, PredictionSet, TrainingSet, mix_seed
 from nyuseg.depth import inverse_depth, linear_depth, log_depth
 from nyuseg.errors import UserError
 from nyuseg.fitting import content_size, fit_frame, from_grid, to_mask
 from nyuseg.frames import FrameFolder, frame_path, write_png
 from nyuseg.inputs import network_images, training_inputs
+from nyuseg.loader import collate
 from nyuseg.schema import Augment, Config
 
 CODES = [linear_depth, inverse_depth, log_depth]

@@ -51,7 +51,7 @@ def test_missing_test_images_say_what_is_mounted(tmp_path: Path) -> None:
 
 
 def test_the_competition_goes_before_other_test_images(tiny_folder, tmp_path: Path) -> None:
-    tiny_folder(tmp_path / "extra", [(8, 8)], test=[(8, 8)])
+    tiny_folder(tmp_path / "extra", [(8, 8)], test=[(8, 8), (8, 8)])
     tiny_folder(tmp_path / "competitions/slug", [(8, 8)], test=[(8, 8), (9, 7)])
     (tmp_path / "a/test/image").mkdir(parents=True)  # Without a picture.
     config = parse_config({"name": "x"}, "test")

@@ -179,7 +179,7 @@ def test_prediction_set_cannot_name_a_label() -> None:
     assert not {n for n in identifiers(found) if "label" in n.lower()}
     reads = [node for node in ast.walk(found) if isinstance(node, ast.Call)]
     kinds = [ast.unparse(node.args[1]) for node in reads if ast.unparse(node.func) == "self._read"]
-    assert kinds == ["('image', 'depth')"]  # And its source opens no other file.
+    assert kinds == ["('image', 'depth')[:1 + self.depth]"]  # And its source opens no other file.
 
 
 def test_ensemble_alone_makes_probabilities() -> None:

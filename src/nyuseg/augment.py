@@ -16,9 +16,9 @@ Frame = dict[str, np.ndarray]
 class Augmentation:
     """The report's augmentation as a function (frame, seed) -> frame; equal seeds, equal result.
 
-    A frame holds image uint8 [H,W,3], depth uint16 [H,W] and label uint8 [H,W], already fitted to
-    `size` (the report's Resize). Colour is interpolated, depth and label take the nearest pixel;
-    pixels from outside the frame become black, missing (0) and void (255).
+    A frame holds image uint8 [H,W,3], label uint8 [H,W] and perhaps depth uint16 [H,W], already
+    fitted to `size` (the report's Resize). Colour is interpolated, depth and label take the nearest
+    pixel; pixels from outside the frame become black, missing (0) and void (255).
     """
 
     def __init__(self, options: Augment, size: tuple[int, int]) -> None:
@@ -49,6 +49,6 @@ class Augmentation:
         # There is one fill value for all masks, 0: missing for depth. Shifting labels by one
         # makes it void for them: in uint8, 255 + 1 is 0, and 0 - 1 is 255 again.
         shifted = frame["label"] + np.uint8(1)
-        moved = self.pipeline(image=frame["image"], depth=frame["depth"], mask=shifted)
-        label = moved["mask"] - np.uint8(1)
-        return {"image": moved["image"], "depth": moved["depth"], "label": label}
+        rest = {kind: pixels for kind, pixels in frame.items() if kind != "label"}
+        moved = self.pipeline(**rest, mask=shifted)
+        return {**{kind: moved[kind] for kind in rest}, "label": moved["mask"] - np.uint8(1)}

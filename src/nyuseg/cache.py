@@ -1,8 +1,9 @@
 """Training frames decoded once into one memory-mapped file, for all epochs, folds and processes.
 
-A frame takes 6 bytes a pixel: depth uint16, image uint8 x 3, label uint8, one after the other. The
-index says where each frame begins and which source files it was made from. The pictures are those
-of the PNG files, bit for bit; a file that has changed since makes the cache be built again.
+A frame takes 6 bytes a pixel: depth uint16, image uint8 x 3, label uint8, one after the other; in
+data without depth 4. The index says where each frame begins and which source files it was made
+from. The pictures are those of the PNG files, bit for bit; a file that has changed since makes the
+cache be built again.
 """
 
 import hashlib
@@ -17,14 +18,14 @@ import numpy as np
 from nyuseg.ahead import in_order
 from nyuseg.errors import UserError
 from nyuseg.files import atomic_folder, read_json, sha256_file, write_json
-from nyuseg.frames import Frame, FrameFolder, frame_path
+from nyuseg.frames import Frame, FrameFolder, frame_path, stored_kinds
 from nyuseg.integrity import image_sizes
 from nyuseg.locks import only_writer
 from nyuseg.progress import progress
 
 INDEX, FRAMES = "index.json", "frames.bin"
-KINDS = ("depth", "image", "label")
-PIXEL_BYTES = 6
+# Of each kind, in their order: type and values of a pixel.
+KINDS = {"depth": (np.uint16, 1), "image": (np.uint8, 3), "label": (np.uint8, 1)}
 # Counts up when the layout of the file changes.
 LAYOUT = 1
 
@@ -39,23 +40,23 @@ class FrameCache:
 
     def __init__(self, root: Path, folder: Path) -> None:
         self.root, self.folder = root, folder
-        self.places = {key: tuple(place) for key, place in _read_index(folder)["frames"].items()}
+        index = _read_index(folder)
+        self.kinds: list[str] = index["kinds"]
+        self.places = {key: tuple(place) for key, place in index["frames"].items()}
         self._bytes: np.ndarray | None = None
 
     def read(self, image_id: str, kinds: Sequence[str] = ("image", "depth")) -> Frame:
         """The arrays of one frame at its native size, read-only; see FrameFolder.read."""
         if self._bytes is None:
             self._bytes = np.asarray(np.memmap(self.folder / FRAMES, np.uint8, "r"))
-        first, height, width = self.places[image_id]
-        size = height * width
-        depth, image, label = np.split(
-            self._bytes[first : first + PIXEL_BYTES * size], [2 * size, 5 * size]
-        )
-        frame = {
-            "depth": depth.view(np.uint16).reshape(height, width),
-            "image": image.reshape(height, width, 3),
-            "label": label.reshape(height, width),
-        }
+        at, height, width = self.places[image_id]
+        frame = {}
+        for kind in self.kinds:
+            dtype, values = KINDS[kind]
+            size = height * width * _pixel_bytes(kind)
+            shape = (height, width, values)[: 2 + (values > 1)]
+            frame[kind] = self._bytes[at : at + size].view(dtype).reshape(shape)
+            at += size
         return {kind: frame[kind] for kind in kinds}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -95,30 +96,45 @@ def cache_folder(root: Path, parent: Path) -> Path:
 
 def cache_bytes(root: Path, count: int) -> int:
     """Bytes that a cache of `count` training frames takes at most."""
-    return PIXEL_BYTES * count * max(height * width for width, height in image_sizes(root, "train"))
+    pixel = sum(map(_pixel_bytes, _stored(root)))
+    return pixel * count * max(height * width for width, height in image_sizes(root, "train"))
+
+
+def _pixel_bytes(kind: str) -> int:
+    dtype, values = KINDS[kind]
+    return np.dtype(dtype).itemsize * values
+
+
+def _stored(root: Path) -> list[str]:
+    """The kinds that the training frames have, in the order of KINDS."""
+    there = stored_kinds(root, "train")
+    return [kind for kind in KINDS if kind in there]
 
 
 def _build(folder: Path, source: FrameFolder, ids: Sequence[str]) -> None:
+    kinds = _stored(source.root)
+
     def decode(image_id: str) -> tuple[str, Frame, dict[str, list]]:
-        facts = _describe(source.root, image_id)  # Before: a change while reading shows next time.
-        return image_id, source.read(image_id, ("image", "depth", "label")), facts
+        # Before: a change while reading shows next time.
+        facts = _describe(source.root, image_id, kinds)
+        return image_id, source.read(image_id, sorted(kinds, key="image".__ne__)), facts
 
     places, files, position = {}, {}, 0
     threads = os.cpu_count() or 1
     with atomic_folder(folder, INDEX) as temporary, (temporary / FRAMES).open("wb") as file:
         decoded = in_order(decode, ids, threads, 2 * threads)
         for image_id, frame, facts in progress(decoded, "frame cache", len(ids)):
-            places[image_id] = [position, *frame["depth"].shape]
+            places[image_id] = [position, *frame["label"].shape]
             files |= facts
-            position += sum(file.write(np.ascontiguousarray(frame[kind])) for kind in KINDS)
-        facts = {"layout": LAYOUT, "bytes": position, "frames": places, "files": files}
-        write_json(temporary / INDEX, facts)
+            position += sum(file.write(np.ascontiguousarray(frame[kind])) for kind in kinds)
+        facts = {"layout": LAYOUT, "kinds": kinds, "bytes": position, "frames": places}
+        write_json(temporary / INDEX, {**facts, "files": files})
 
 
-def _describe(root: Path, image_id: str) -> dict[str, list]:
+def _describe(root: Path, image_id: str, kinds: Sequence[str]) -> dict[str, list]:
     """Of each file of a frame: size, time of change in ns, SHA-256."""
     facts = {}
-    for kind in KINDS:
+    for kind in kinds:
         path = frame_path(root, "train", kind, image_id)
         now = path.stat()
         facts[f"{kind}/{image_id}"] = [now.st_size, now.st_mtime_ns, sha256_file(path)]
@@ -131,7 +147,8 @@ def _stale(folder: Path, root: Path, ids: Sequence[str]) -> str | None:
         index = _read_index(folder)
     except UserError:
         return "a new one"
-    if index["layout"] != LAYOUT or list(index["frames"]) != list(ids):
+    made_of = (index["layout"], index["kinds"], list(index["frames"]))
+    if made_of != (LAYOUT, _stored(root), list(ids)):
         return "made of other frames"
     try:
         whole = (folder / FRAMES).stat().st_size == index["bytes"]
@@ -154,4 +171,4 @@ def _stale(folder: Path, root: Path, ids: Sequence[str]) -> str | None:
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
-    return read_json(folder / INDEX, ("layout", "bytes", "frames", "files"))
+    return read_json(folder / INDEX, ("layout", "kinds", "bytes", "frames", "files"))

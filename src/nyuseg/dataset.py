@@ -67,7 +67,7 @@ class PredictionSet(FrameSet):
 
     A sample: `image` uint8 [H,W,3], `depth` uint16 [H,W] in mm, `id`, `size` (native H, W). It
     never reads a label. sizes: the input's; more of them give `image1`, `depth1`, ... as well, see
-    inputs.fitted.
+    inputs.fitted. depth: whether to read it; default: when a channel is made of it.
     """
 
     def __init__(
@@ -76,16 +76,18 @@ class PredictionSet(FrameSet):
         ids: Sequence[str],
         data: Data,
         sizes: Sequence[tuple[int, int]] | None = None,
+        depth: bool | None = None,
     ) -> None:
         super().__init__(source, ids, data)
         self.sizes = sizes or [data.size]
+        self.depth = data.uses_depth if depth is None else depth
 
     @property
     def sample_bytes(self) -> int:
         return PIXEL_BYTES * sum(height * width for height, width in self.sizes)
 
     def __getitem__(self, index: int) -> Sample:
-        frame = self._read(index, ("image", "depth"))
+        frame = self._read(index, ("image", "depth")[: 1 + self.depth])
         sample: Sample = {"id": self.ids[index], "size": frame["image"].shape[:2]}
         for number, size in enumerate(self.sizes):
             for kind, pixels in fit_frame(frame, size).items():
@@ -96,7 +98,8 @@ class PredictionSet(FrameSet):
 class TrainingSet(FrameSet):
     """Augmented training frames, addressed by (epoch, index).
 
-    A sample: that of a PredictionSet and `label` uint8 [H,W] (255 void). Augmentation is a
+    A sample: config.training_kinds, like those of a PredictionSet, and `label` uint8 [H,W] (255
+    void). Augmentation is a
     function of (seed, fold, epoch, index) alone, whatever worker makes it.
     """
 
@@ -109,7 +112,7 @@ class TrainingSet(FrameSet):
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
-        native = self._read(index, ("image", "depth", "label"))
+        native = self._read(index, self.config.training_kinds)
         frame = fit_frame(native, self.data.size)
         frame = self.augment(frame, mix_seed(self.config.seed, self.fold, epoch, index))
         return {**frame, "id": self.ids[index], "size": native["image"].shape[:2]}

@@ -23,7 +23,14 @@ from nyuseg.folds import (
     short_notice,
     write_folds,
 )
-from nyuseg.frames import KINDS, FrameFolder, frame_path, list_ids
+from nyuseg.frames import (
+    WITHOUT_DEPTH,
+    FrameFolder,
+    frame_path,
+    list_ids,
+    require_depth,
+    stored_kinds,
+)
 from nyuseg.locks import all_idle, only_writer
 from nyuseg.schema import Config
 
@@ -154,7 +161,7 @@ def data_fingerprint(experiment: Experiment) -> str:
     lines = [
         f"{image_id} {kind} {frame_path(experiment.input, 'train', kind, image_id).stat().st_size}"
         for image_id in experiment.table["image_id"]
-        for kind in KINDS["train"]
+        for kind in stored_kinds(experiment.input, "train")
     ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -200,7 +207,12 @@ def read_oof_ids(experiment: Experiment, fold: int) -> list[str]:
 
 
 def training_frames(experiment: Experiment) -> FrameCache | FrameFolder:
-    """The training frames, from the cache that the configuration names or from their files."""
+    """The training frames, from the cache that the configuration names or from their files.
+
+    Raises UserError when the data has no depth and the configuration needs some.
+    """
+    if "depth" in experiment.config.training_kinds:
+        require_depth(experiment.input, "train", WITHOUT_DEPTH)
     if experiment.config.train.cache is None:
         return FrameFolder(experiment.input, "train")
     ids = sorted(experiment.table["image_id"])

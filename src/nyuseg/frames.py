@@ -17,9 +17,13 @@ from nyuseg.classes import NUM_CLASSES, VOID
 from nyuseg.errors import UserError
 from nyuseg.files import require_id, write_bytes
 from nyuseg.png import decode, decode_numbers
+from nyuseg.schema import Config
 
 Frame = dict[str, np.ndarray]
 KINDS = {"train": ("image", "depth", "label"), "test": ("image", "depth")}
+WITHOUT_DEPTH = (
+    "to train without depth, use --set 'data.channels=[rgb]' --set model.depth_head=false"
+)
 
 # OpenCV logs each undecodable file to stderr; our own error names it once.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -42,6 +46,29 @@ def list_ids(root: Path, split: str) -> list[str]:
     for image_id in ids:
         require_id(image_id, folder)
     return ids
+
+
+def stored_kinds(root: Path, split: str) -> tuple[str, ...]:
+    """What a split has of each frame: all of KINDS, without depth when there is none of any."""
+    depth = any((root / split / "depth").glob("[!.]*.png"))
+    return tuple(kind for kind in KINDS[split] if depth or kind != "depth")
+
+
+def require_depth(root: Path, split: str, why: str) -> None:
+    """Raise UserError, saying why it is needed, when a split has no depth at all."""
+    if "depth" not in stored_kinds(root, split):
+        raise UserError(f"{root / split / 'depth'}: no depth images; {why}")
+
+
+def require_training_depth(root: Path, config: Config) -> None:
+    """Raise UserError when a configuration needs depth that the data has none of.
+
+    A depth head needs it for training, a channel that is made of it for the test images, too.
+    """
+    if "depth" in config.training_kinds:
+        require_depth(root, "train", WITHOUT_DEPTH)
+    if config.data.uses_depth and (root / "test/image").is_dir():
+        require_depth(root, "test", WITHOUT_DEPTH)
 
 
 def read_image(path: Path) -> np.ndarray:

@@ -20,7 +20,7 @@ from nyuseg.errors import UserError
 from nyuseg.experiment import Experiment
 from nyuseg.files import atomic_folder, read_json, sha256_file, write_json
 from nyuseg.folds import fold_hash
-from nyuseg.frames import FrameFolder, list_ids, write_png
+from nyuseg.frames import FrameFolder, list_ids, require_depth, stored_kinds, write_png
 from nyuseg.locks import only_writer
 from nyuseg.predictor import Prediction, Predictor
 from nyuseg.preview import preview_row, preview_sheet
@@ -101,6 +101,8 @@ def infer(
     """
     started = time.monotonic()
     config = experiment.config
+    if any(part.experiment.config.data.uses_depth for part in experiment.parts):
+        require_depth(root, "test", f"{config.name} was trained to see them")
     predictor, hashes = load_predictor(experiment, folds, device, tta)
     frames = PredictionSet(FrameFolder(root, "test"), list_ids(root, "test"), config.data)
     with only_writer(folder), atomic_folder(folder, MANIFEST) as temporary:
@@ -152,7 +154,7 @@ def _write_files(
     sizes: Sizes = {}
     digests: dict[str, bytes] = {}
     pixels = np.zeros(NUM_CLASSES, np.int64)
-    rows = []
+    rows, kinds = [], stored_kinds(frames.source.root, frames.source.split)
     with ExitStack() as stack:
         writers = [
             stack.enter_context(make_writer(name, folder, count, config.submission))
@@ -166,9 +168,9 @@ def _write_files(
             sizes[prediction.id], digests[prediction.id] = mask.shape, digest(mask)
             pixels += np.bincount(mask.ravel(), minlength=NUM_CLASSES)
             if prediction.id in wanted:
-                frame = frames.source.read(prediction.id)
-                rows.append(preview_row(frame["image"], frame["depth"], mask))
-    titles = ["image", "depth (red: near, black: missing)", "prediction"]
+                frame = frames.source.read(prediction.id, kinds)
+                rows.append(preview_row(frame["image"], frame.get("depth"), mask))
+    titles = ["image", *["depth (red: near, black: missing)"][: len(kinds) - 1], "prediction"]
     write_png(folder / "preview.png", preview_sheet(rows, titles))
     return sizes, digests, pixels
 

@@ -32,26 +32,32 @@ def network_images(
 ) -> torch.Tensor:
     """What the network sees of a batch of dataset.collate: float32 [N,C,H,W], on the device.
 
-    batch: `image` uint8 [N,H,W,3] and `depth` [N,H,W], the bits of uint16 millimetres as int16;
-    number: which of the sizes that the set was fitted to.
+    batch: `image` uint8 [N,H,W,3] and, if a channel is made of it, `depth` [N,H,W], the bits of
+    uint16 millimetres as int16; number: which of the sizes that the set was fitted to.
     """
     image = batch[fitted("image", number)].to(device, non_blocking=True)
-    return network_input(image, _millimetres(batch[fitted("depth", number)], device), data)
+    depth = None
+    if data.uses_depth:
+        depth = _millimetres(batch[fitted("depth", number)], device)
+    return network_input(image, depth, data)
 
 
 def training_inputs(batch: Sample, data: Data, device: torch.device) -> Sample:
     """A labelled batch of dataset.collate on the device, as the network and its losses want it.
 
     Besides what network_images reads: `label` uint8 [N,H,W]. Returns `image` as network_images,
-    `label` int64 [N,H,W] (255 void), `depth` float32 [N,1,H,W] linear in 0..1, `depth_valid` bool
-    [N,1,H,W]; the rest of the batch is passed on.
+    `label` int64 [N,H,W] (255 void) and, of a batch with depth, `depth` float32 [N,1,H,W] linear in
+    0..1, `depth_valid` bool [N,1,H,W]; the rest of the batch is passed on.
     """
-    depth = _millimetres(batch["depth"], device)[:, None]
     image = batch["image"].to(device, non_blocking=True)
+    label = batch["label"].to(device, non_blocking=True).long()
+    if "depth" not in batch:
+        return {**batch, "image": network_input(image, None, data), "label": label}
+    depth = _millimetres(batch["depth"], device)[:, None]
     return {
         **batch,
         "image": network_input(image, depth[:, 0], data),
-        "label": batch["label"].to(device, non_blocking=True).long(),
+        "label": label,
         "depth": _look_up(_depth_table("linear_depth", device), depth),
         "depth_valid": depth > 0,
     }
@@ -62,20 +68,20 @@ def _millimetres(depth: torch.Tensor, device: torch.device) -> torch.Tensor:
     return depth.to(device, non_blocking=True).int() & 0xFFFF
 
 
-def network_input(image: torch.Tensor, depth: torch.Tensor, data: Data) -> torch.Tensor:
+def network_input(image: torch.Tensor, depth: torch.Tensor | None, data: Data) -> torch.Tensor:
     """Stack the channels that the config names: float32 [N,C,H,W] in channels-last memory.
 
     image: uint8 [N,H,W,3]; RGB is normalised by mean and standard deviation. depth: int32 [N,H,W]
-    in millimetres; its codes lie in 0..1, missing = 0. xy: the pixel's position in the input, 0..1
-    from left to right and from top to bottom (Exp050).
+    in millimetres, None when no channel is made of it; its codes lie in 0..1, missing = 0. xy: the
+    pixel's position in the input, 0..1 from left to right and from top to bottom (Exp050).
     """
-    count, height, width = depth.shape
-    planes = torch.empty(count, height, width, data.channel_count, device=depth.device)
+    count, height, width, _ = image.shape
+    planes = torch.empty(count, height, width, data.channel_count, device=image.device)
     place = 0
     for channel in data.channels:
         if channel == "rgb":
             for k in range(3):
-                table = _colour_table(data.mean[k], data.std[k], depth.device)
+                table = _colour_table(data.mean[k], data.std[k], image.device)
                 planes[..., k] = _look_up(table, image[..., k].int())
             place += 3
         elif channel == "xy":
@@ -83,7 +89,7 @@ def network_input(image: torch.Tensor, depth: torch.Tensor, data: Data) -> torch
             planes[..., place + 1] = torch.from_numpy(np.linspace(0, 1, height))[:, None]
             place += 2
         else:
-            planes[..., place] = _look_up(_depth_table(channel, depth.device), depth)
+            planes[..., place] = _look_up(_depth_table(channel, image.device), depth)
             place += 1
     return planes.permute(0, 3, 1, 2)
 

@@ -114,10 +114,14 @@ def _list_files(root: Path, splits: Sequence[str]) -> Listing:
         folders["test"]["label"] = root / TEST_LABELS
     elif len(folders) > 1 and not (root / "test").is_dir():
         del folders["test"]
-    return {
+    listing = {
         split: {kind: _pngs(folder) for kind, folder in kinds.items()}
         for split, kinds in folders.items()
     }
+    for kinds in listing.values():  # Data without any depth is RGB alone, and whole.
+        if not kinds["depth"]:
+            del kinds["depth"]
+    return listing
 
 
 def _pngs(folder: Path) -> dict[str, Path]:

@@ -17,7 +17,7 @@ from nyuseg.device import pick_devices
 from nyuseg.ensemble import Ensemble
 from nyuseg.errors import UserError
 from nyuseg.files import atomic_folder, read_json, sha256_file, write_json
-from nyuseg.frames import FrameFolder, list_ids
+from nyuseg.frames import FrameFolder, list_ids, require_depth
 from nyuseg.infer import MANIFEST, write_submission
 from nyuseg.integrity import image_sizes, require_clean
 from nyuseg.loader import collate
@@ -52,6 +52,8 @@ def run(
     started = started or time.time()
     facts, predictor = load_package(package, fingerprint)
     frames = find_frames(inputs, predictor.config, facts["competition"])
+    if predictor.frames(frames).depth:
+        require_depth(frames.source.root, "test", f"{facts['experiment']} was trained to see them")
     formats = usable_formats(frames, facts["formats"])
     planned = {"folds": predictor.model_count, "views": predictor.view_names}
     budget = Budget(predictor, len(frames), budget_hours * 3600 - (time.time() - started))

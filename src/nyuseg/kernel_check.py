@@ -20,6 +20,7 @@ import numpy as np
 from nyuseg.arrays import map_array, read_entries
 from nyuseg.errors import UserError
 from nyuseg.files import read_json
+from nyuseg.frames import stored_kinds
 from nyuseg.infer import MANIFEST
 from nyuseg.kernel import END
 from nyuseg.signals import run_child
@@ -71,14 +72,15 @@ def kaggle_like(folder: Path) -> Path:
 def mount(work: Path, layout: str, package: Path, test: Path) -> Path:
     """Lay out a stand-in for /kaggle/input, without write permission; returns its folder.
 
-    test: a folder with image/ and depth/ of the test images; nothing else of the data is there.
+    test: a folder with image/ and perhaps depth/ of the test images; nothing else of the data is
+    there.
     """
     inputs = work / "input"
     place = inputs / LAYOUTS[layout]
     place.parent.mkdir(parents=True)
     shutil.copytree(package, place)
     frames = inputs / ("data/test" if layout == "plain" else "competitions/data/test")
-    for kind in ("image", "depth"):
+    for kind in stored_kinds(test.parent, test.name):
         shutil.copytree(test / kind, frames / kind)
     for path in inputs.rglob("*"):
         path.chmod(0o555 if path.is_dir() else 0o444)

@@ -7,8 +7,11 @@ from nyuseg.classes import VOID
 
 
 def valid_pixels(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """How many pixels of a batch count in each loss, at least 1: `segmentation` and `depth`."""
-    valid = {"segmentation": batch["label"] != VOID, "depth": batch["depth_valid"]}
+    """How many pixels of a batch count in each loss, at least 1: `segmentation` and, of a batch
+    with depth, `depth`."""
+    valid = {"segmentation": batch["label"] != VOID}
+    if "depth_valid" in batch:
+        valid["depth"] = batch["depth_valid"]
     return {name: mask.sum().clamp(min=1) for name, mask in valid.items()}
 
 
@@ -20,11 +23,11 @@ def multitask_loss(
 ) -> dict[str, torch.Tensor]:
     """Losses of a batch, as scalars: `segmentation`, `depth` (0 without a depth head), `total`.
 
-    output: the model's, on the grid. batch: label int64 [N,H,W] with 255 void, depth [N,1,H,W]
-    linear in 0..1 and depth_valid bool [N,1,H,W]. The grid is upsampled to the input here, in
-    fp32. Void pixels and pixels without a depth count in neither the sum nor the mean; a batch
-    without any valid pixel gives 0, not NaN. counts: valid_pixels of the whole batch, when this is
-    a part of one: the parts' losses then add up to the batch's.
+    output: the model's, on the grid. batch: label int64 [N,H,W] with 255 void and, for a depth
+    head, depth [N,1,H,W] linear in 0..1 and depth_valid bool [N,1,H,W]. The grid is upsampled to
+    the input here, in fp32. Void pixels and pixels without a depth count in neither the sum nor the
+    mean; a batch without any valid pixel gives 0, not NaN. counts: valid_pixels of the whole batch,
+    when this is a part of one: the parts' losses then add up to the batch's.
     """
     label = batch["label"]
     counts = counts or valid_pixels(batch)

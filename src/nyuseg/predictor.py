@@ -82,7 +82,8 @@ class Predictor:
 
     def frames(self, frames: PredictionSet) -> PredictionSet:
         """The same frames, fitted to every size of input that an experiment here has."""
-        return PredictionSet(frames.source, frames.ids, frames.data, self.sizes)
+        depth = any(ensemble.config.data.uses_depth for ensemble in self.ensembles)
+        return PredictionSet(frames.source, frames.ids, frames.data, self.sizes, depth)
 
     def predict(self, frames: PredictionSet) -> Iterator[Prediction]:
         """Predict each frame of a set, in its order.

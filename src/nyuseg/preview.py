@@ -12,16 +12,18 @@ WIDEST = 960
 LEGEND_ROW = 26
 
 
-def preview_row(image: np.ndarray, depth: np.ndarray, *masks: np.ndarray) -> np.ndarray:
-    """One frame as a strip, uint8 [240,W,3]: image, depth, each mask.
+def preview_row(image: np.ndarray, depth: np.ndarray | None, *masks: np.ndarray) -> np.ndarray:
+    """One frame as a strip, uint8 [240,W,3]: image, depth if there is any, each mask.
 
     image: uint8 [H,W,3]; depth: uint16 [H,W] in mm; masks: uint8 [H,W] of 0..12 or 255.
     """
-    near = cv2.applyColorMap((inverse_depth(depth) * 255).astype(np.uint8), cv2.COLORMAP_TURBO)
-    near = cv2.cvtColor(near, cv2.COLOR_BGR2RGB)
-    near[depth == 0] = 0
     width = min(max(1, round(image.shape[1] * HEIGHT / image.shape[0])), WIDEST)
-    cells = [_resize(image, width, cv2.INTER_AREA), _resize(near, width, cv2.INTER_NEAREST)]
+    cells = [_resize(image, width, cv2.INTER_AREA)]
+    if depth is not None:
+        near = cv2.applyColorMap((inverse_depth(depth) * 255).astype(np.uint8), cv2.COLORMAP_TURBO)
+        near = cv2.cvtColor(near, cv2.COLOR_BGR2RGB)
+        near[depth == 0] = 0
+        cells.append(_resize(near, width, cv2.INTER_NEAREST))
     cells += [_resize(colorize(mask), width, cv2.INTER_NEAREST) for mask in masks]
     gap = np.full((HEIGHT, GAP, 3), 255, np.uint8)
     return np.concatenate([part for cell in cells for part in (cell, gap)][:-1], axis=1)

@@ -65,6 +65,11 @@ class Data(Section):
         return sum(_width(channel) for channel in self.channels)
 
     @property
+    def uses_depth(self) -> bool:
+        """Whether a channel is made of the depth."""
+        return not {*self.channels} <= {"rgb", "xy"}
+
+    @property
     def xy_channels(self) -> slice | None:
         """Where the two coordinate channels lie among the input channels; None without them."""
         if "xy" not in self.channels:
@@ -208,6 +213,12 @@ class Config(Section):
     folds: Folds = Folds()
     predict: Predict = Predict()
     submission: Submission = Submission()
+
+    @property
+    def training_kinds(self) -> tuple[str, ...]:
+        """What of a frame training reads; a depth head is scored on depth, whatever its loss."""
+        depth = self.model.depth_head or self.data.uses_depth
+        return ("image", "depth", "label") if depth else ("image", "label")
 
     @model_validator(mode="after")
     def _size_suits_decoder(self) -> "Config":

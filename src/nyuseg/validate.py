@@ -24,10 +24,11 @@ def validate(predictor: Predictor, frames: PredictionSet) -> dict[str, Any]:
     is counted on the device, which is asked once, at the end.
     """
     device, size = predictor.devices[0], predictor.config.data.size
+    kinds = ("label", "depth") if predictor.config.model.depth_head else ("label",)
     counts = torch.zeros(len(frames), PAIRS + 1, dtype=torch.int64, device=device)
     losses = torch.zeros(2, dtype=torch.float64, device=device)
     for count, prediction in zip(counts, predictor.predict(frames), strict=True):
-        truth = frames.source.read(prediction.id, ("label", "depth"))
+        truth = frames.source.read(prediction.id, kinds)
         label = torch.from_numpy(truth["label"].astype(np.int64)).to(device, non_blocking=True)
         probabilities = from_grid(prediction.probabilities.to(device), prediction.size, size)
         count_pairs(count, label, likeliest(probabilities))
