@@ -67,6 +67,14 @@ def test_check_accepts_data_without_depth_and_says_what_it_is_for(work: Path, ca
     assert "no depth" not in capsys.readouterr().out
 
 
+def test_hidden_files_are_no_depth_and_capitals_are(tmp_path: Path) -> None:
+    (tmp_path / "test/depth").mkdir(parents=True)
+    (tmp_path / "test/depth/._a.png").touch()
+    assert stored_kinds(tmp_path, "test") == ("image",)
+    (tmp_path / "test/depth/a.PNG").touch()
+    assert stored_kinds(tmp_path, "test") == ("image", "depth")
+
+
 def test_some_depth_must_be_all_of_it(work: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(work / "rgbd", tmp_path / "data"))
     lost = sorted((data / "train/depth").iterdir())[3]

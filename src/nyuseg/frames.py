@@ -50,7 +50,7 @@ def list_ids(root: Path, split: str) -> list[str]:
 
 def stored_kinds(root: Path, split: str) -> tuple[str, ...]:
     """What a split has of each frame: all of KINDS, without depth when there is none of any."""
-    depth = any((root / split / "depth").glob("[!.]*.png"))
+    depth = any((root / split / "depth").glob("[!.]*.[pP][nN][gG]"))
     return tuple(kind for kind in KINDS[split] if depth or kind != "depth")
 
 
