@@ -45,7 +45,7 @@ def train(config, folds, root, oof, fresh) -> None:
     # torch takes seconds to import: only once the options and the data are known to be good.
     from nyuseg.device import environment, pick_device
     from nyuseg.experiment import create_experiment
-    from nyuseg.fit import FoldTrainer, training_ids
+    from nyuseg.fit import FoldTrainer, check_folds
     from nyuseg.oof import pool, write_oof
     from nyuseg.report import cv_table
     from nyuseg.space import require_space
@@ -57,8 +57,7 @@ def train(config, folds, root, oof, fresh) -> None:
     if experiment.notice:
         print(f"!! {experiment.notice} !!")
     todo = [fold for fold in folds if not experiment.is_finished(fold)]
-    for fold in todo:
-        training_ids(experiment, fold)  # What a later fold lacks is said before the first.
+    check_folds(experiment, todo)
     require_space(experiment, todo)
     for fold in folds:
         if experiment.is_finished(fold):

@@ -13,7 +13,7 @@ import pytest
 SRC = Path(__file__).resolve().parents[1] / "src"
 LAYERS = {
     1: "ahead arrays bootstrap cache classes config depth duplicates encoding errors files "
-    "folds frames integrity kaggle_client kaggle_metadata leakage locks metrics mounts "
+    "folds frames history integrity kaggle_client kaggle_metadata leakage locks metrics mounts "
     "notebook nyuv2_mat optimism png preview progress schema signals wheels demo demo.data "
     "demo.furniture demo.layout demo.materials demo.render demo.rooms demo.sensor "
     "demo.shapes demo.texture demo.things",

@@ -1,11 +1,8 @@
 """Training of one fold."""
 
-import csv
-import io
 import math
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -27,32 +24,20 @@ from nyuseg.device import environment
 from nyuseg.ensemble import Ensemble, NotFiniteError
 from nyuseg.errors import UserError
 from nyuseg.experiment import Experiment, training_frames
-from nyuseg.files import remove_partial, write_text
+from nyuseg.files import remove_partial
 from nyuseg.folds import fold_hash
+from nyuseg.history import COLUMNS, number, write_metrics
 from nyuseg.inputs import training_inputs
 from nyuseg.kinds import write_confusions
 from nyuseg.loader import iterate, make_loader
-from nyuseg.losses import LossWatch
+from nyuseg.losses import LossWatch, Means, total_loss
 from nyuseg.model import build_model
 from nyuseg.optimism import half_sums
 from nyuseg.predictor import Predictor
 from nyuseg.progress import progress
 from nyuseg.step import TrainingStep
-from nyuseg.validate import validate
+from nyuseg.validate import require_labels, validate
 
-COLUMNS = (
-    "epoch",
-    "lr",
-    "train_loss",
-    "train_segmentation",
-    "train_depth",
-    "valid_loss",
-    "valid_segmentation",
-    "valid_depth",
-    "valid_miou",
-    "valid_pixel_accuracy",
-    "skipped_steps",
-)
 # Steps between two looks at the loss on a GPU: a look waits for all that is queued there.
 LOOK_EVERY = 20
 
@@ -73,6 +58,13 @@ def training_ids(experiment: Experiment, fold: int) -> list[str]:
             f"{advice}more data"
         )
     return ids
+
+
+def check_folds(experiment: Experiment, folds: Sequence[int]) -> None:
+    """Raise UserError for what one of the folds lacks, before the first of them is trained."""
+    for fold in folds:
+        training_ids(experiment, fold)
+    require_labels(experiment, folds)
 
 
 class FoldTrainer:
@@ -152,7 +144,7 @@ class FoldTrainer:
             self.model.load_state_dict(weights)
             valid = self._validate()
             found[kind] = valid["confusions"]
-            self._log(f"fold {self.fold} {kind} of the weights:  mIoU {valid['miou'] or 0.0:.4f}")
+            self._log(f"fold {self.fold} {kind} of the weights:  mIoU {valid['miou']:.4f}")
         write_confusions(self.folder, found, [row.get("halves") for row in self.history])
 
     def _one_epoch(self) -> None:
@@ -172,8 +164,9 @@ class FoldTrainer:
         self.epoch += 1
         self.step.averages.after_epoch(self.epoch)
         values = [self.epoch, rate, *train]
-        values += [valid[key] for key in ("loss", "segmentation", "depth")]
-        values += [valid["miou"] or 0.0, valid["pixel_accuracy"] or 0.0]
+        values += [
+            valid[key] for key in ("loss", "segmentation", "depth", "miou", "pixel_accuracy")
+        ]
         values += [self.epoch * len(self.loader) - self.step.taken()]
         halves = half_sums(valid["confusions"], self.scenes).tolist()
         self.history.append({**dict(zip(COLUMNS, values, strict=True)), "halves": halves})
@@ -184,18 +177,24 @@ class FoldTrainer:
         self.model.eval()
         return validate(self.predictor, self.valid)
 
-    def _train_epoch(self) -> list[float]:
-        """One pass over the training images; returns the mean losses: total, parts."""
+    def _train_epoch(self) -> list[float | None]:
+        """One pass over the training images; returns the mean losses: total, parts.
+
+        Each over the batches that have it; None when none has.
+        """
         self.model.train()
-        sums = torch.zeros(3, device=self.device)
+        means = Means(3, torch.float32, self.device)
         watch = LossWatch(self.device)
         for batch in self._batches():
             losses = self.step(batch)
-            sums += losses
+            means.add(losses, ~losses.isnan())
             watch.see(losses[0], batch["id"])
             self._stop_if(watch.bad_step(len(watch.ids) % LOOK_EVERY == 0), watch)
         self._stop_if(watch.bad_step(True), watch)
-        return (sums / len(self.loader)).tolist()
+        total, *parts = means.read()
+        if len(set(means.counts.tolist())) > 1:  # A batch's total lacks what the batch lacks.
+            total = total_loss(*parts, self.config.train.depth_loss)
+        return [total, *parts]
 
     def _stop_if(self, step: int | None, watch: LossWatch) -> None:
         if step is not None:
@@ -218,7 +217,7 @@ class FoldTrainer:
         """Write what this epoch changed; best.pt last, because last.pt can make it again."""
         score = {"epoch": self.epoch, "confusion": valid["confusion"].tolist()}
         score["confusions"] = torch.from_numpy(valid["confusions"])
-        miou = valid["miou"] or 0.0
+        miou = valid["miou"]
         improved = miou > self.best["miou"]
         if improved:
             self.best = {"miou": miou, **score}
@@ -280,20 +279,10 @@ class FoldTrainer:
         images = len(self.loader) * self.config.train.batch_size
         self._log(
             f"fold {self.fold} epoch {self.epoch:3d}/{self.config.train.epochs}"
-            f"  loss {row['train_loss']:.4f} (depth {row['train_depth']:.4f})"
+            f"  loss {number(row['train_loss'])} (depth {number(row['train_depth'])})"
             f"  valid loss {row['valid_loss']:.4f}  mIoU {row['valid_miou']:.4f}"
             f"  pixel acc {row['valid_pixel_accuracy']:.4f}"
             f"  {seconds:.1f} s, {images / seconds:.1f} img/s"
             + " *" * (self.best["epoch"] == self.epoch)
             + (f"  ({self.experiment.tag})" if self.experiment.tag else "")
         )
-
-
-def write_metrics(path: Path, history: list[dict[str, Any]]) -> None:
-    """Write metrics.csv: one row an epoch, six significant digits."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in history:
-        writer.writerow([row["epoch"], *(f"{row[name]:.6g}" for name in COLUMNS[1:])])
-    write_text(path, text.getvalue())

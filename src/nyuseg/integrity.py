@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nyuseg import frames
+from nyuseg.classes import VOID
 from nyuseg.errors import UserError
 from nyuseg.files import id_fault
 from nyuseg.progress import progress
@@ -68,20 +69,26 @@ def quick_check(root: Path, splits: Sequence[str] = SPLITS) -> list[Fault]:
 def full_check(root: Path) -> list[Fault]:
     """`quick_check`, then read every pixel once; returns faults sorted by path.
 
-    Finds as well: truncated or damaged files, labels outside 0..12 and 255, depth that is zero
-    everywhere, image files with the same content (within and across train and test). Files whose
-    header is already at fault are not read.
+    Finds as well: truncated or damaged files, labels outside 0..12 and 255, labels that are all
+    void, depth that is zero everywhere, image files with the same content (within and across train
+    and test). Files whose header is already at fault are not read.
     """
     faults, sound = _check_headers(root, SPLITS)
     seen: dict[str, Path] = {}
+    labelled: dict[Path, bool] = {}
     for kind, path in progress(sound, "check", len(sound), "file"):
         data = path.read_bytes()
         what = _damage(data) or _wrong_pixels(kind, path)
         if not what and kind == "image":
             first = seen.setdefault(hashlib.sha256(data).hexdigest(), path)
             what = f"same content as {first}" if first != path else ""
+        if not what and kind == "label":
+            known = labelled.get(path.parent) or (frames.read_label(path) != VOID).any()
+            labelled[path.parent] = bool(known)
         if what:
             faults.append(Fault(path, what))
+    what = f"{VOID} (void) at every pixel of every label"
+    faults += [Fault(folder, what) for folder, known in labelled.items() if not known]
     return _in_order(faults)
 
 

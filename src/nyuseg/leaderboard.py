@@ -86,10 +86,10 @@ def _with_means(single: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _mean(single: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    means = {
-        key: float(np.mean([score[key] or 0.0 for score in single]))
-        for key in ("miou", "pixel_accuracy")
-    }
+    means: dict[str, float | None] = {}
+    for key in ("miou", "pixel_accuracy"):
+        known = [score[key] for score in single if score[key] is not None]
+        means[key] = float(np.mean(known)) if known else None
     return {"name": name, "manifest": single[0]["manifest"], **means}
 
 

@@ -7,12 +7,12 @@ from nyuseg.classes import VOID
 
 
 def valid_pixels(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """How many pixels of a batch count in each loss, at least 1: `segmentation` and, of a batch
-    with depth, `depth`."""
+    """How many pixels of a batch count in each loss: `segmentation` and, of a batch with depth,
+    `depth`."""
     valid = {"segmentation": batch["label"] != VOID}
     if "depth_valid" in batch:
         valid["depth"] = batch["depth_valid"]
-    return {name: mask.sum().clamp(min=1) for name, mask in valid.items()}
+    return {name: mask.sum() for name, mask in valid.items()}
 
 
 def multitask_loss(
@@ -37,7 +37,7 @@ def multitask_loss(
     if "depth" in output:
         prediction = _upsample(output["depth"], label.shape[-2:])
         error = (prediction - batch["depth"]).abs() * batch["depth_valid"]
-        depth = error.sum() / counts["depth"]
+        depth = error.sum() / counts["depth"].clamp(min=1)
     total = segmentation + depth_weight * depth
     return {"total": total, "segmentation": segmentation, "depth": depth}
 
@@ -47,13 +47,42 @@ def segmentation_loss(
 ) -> torch.Tensor:
     """Cross entropy, summed over the pixels that are not void and divided by their count.
 
-    logits: [N,13,H,W]; label: [N,H,W].
+    logits: [N,13,H,W]; label: [N,H,W]. 0 without a pixel.
     """
-    return F.cross_entropy(logits, label, ignore_index=VOID, reduction="sum") / count
+    total = F.cross_entropy(logits, label, ignore_index=VOID, reduction="sum")
+    return total / count.clamp(min=1)
+
+
+def total_loss(
+    segmentation: float | None, depth: float | None, depth_weight: float
+) -> float | None:
+    """The weighted sum of two means: without a depth the first alone, without the first None."""
+    return None if segmentation is None else segmentation + depth_weight * (depth or 0.0)
 
 
 def _upsample(grid: torch.Tensor, size: torch.Size) -> torch.Tensor:
     return F.interpolate(grid.float(), size, mode="bilinear", align_corners=False)
+
+
+class Means:
+    """Means of `count` numbers, each over the frames or batches that have it.
+
+    Kept on the device, which is asked once, at the end.
+    """
+
+    def __init__(self, count: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.sums = torch.zeros(count, dtype=dtype, device=device)
+        self.counts = torch.zeros_like(self.sums)
+
+    def add(self, values: torch.Tensor, known: torch.Tensor) -> None:
+        """Take the numbers of one frame or batch; known: bool [count], which of them it has."""
+        self.sums += values.where(known, 0)
+        self.counts += known
+
+    def read(self) -> list[float | None]:
+        """The means; None where no frame had the number."""
+        means, counts = (self.sums / self.counts).tolist(), self.counts.tolist()
+        return [mean if count else None for mean, count in zip(means, counts, strict=True)]
 
 
 class LossWatch:

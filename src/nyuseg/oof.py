@@ -186,6 +186,7 @@ def _checkpoints(experiment: Experiment, kinds: dict[str, np.ndarray]) -> dict[s
 
 
 def _depth_errors(experiment: Experiment, fold: int) -> list[float]:
+    """validate.depth_error of each image that has a depth; none without a depth head."""
     path = experiment.fold_folder(fold) / "oof_depth.npy"
     if not path.exists():
         return []
@@ -197,5 +198,6 @@ def _depth_errors(experiment: Experiment, fold: int) -> list[float]:
         truth = read_depth(frame_path(experiment.input, "train", "depth", image_id))
         size = experiment.config.data.size
         guess = from_grid(torch.from_numpy(grid.astype(np.float32)), truth.shape, size)
-        errors.append(float(depth_error(guess[0], truth)))
+        error, has_depth = depth_error(guess[0], truth)
+        errors += [float(error)] * bool(has_depth)
     return errors

@@ -1,5 +1,6 @@
 """Tables for people."""
 
+import math
 from typing import Any
 
 from nyuseg.classes import CLASS_NAMES
@@ -30,8 +31,7 @@ def cv_table(result: dict[str, Any]) -> str:
         f"{'pixel accuracy':16}{_number(result['pixel_accuracy'], 4):>10}"
         f"  {EXP060_PIXEL_ACCURACY:>42.4f}",
     ]
-    if result["depth_mae_m"] is not None:
-        lines.append(f"{'depth MAE (m)':16}{result['depth_mae_m']:>10.3f}  {'not reported':>42}")
+    lines.append(f"{'depth MAE (m)':16}{_number(result['depth_mae_m']):>10}  {'not reported':>42}")
     lines += ["", "fold  images    mIoU  pixel acc  best epoch  best mIoU  last mIoU"]
     for row in result["folds"]:
         lines.append(
@@ -97,7 +97,9 @@ def blend_table(result: dict[str, Any]) -> str:
 
 
 def difference_text(estimate: dict[str, float]) -> str:
-    """A bootstrap.Estimate of a difference as text."""
+    """A bootstrap.Estimate of a difference as text; '-' where nothing defines it."""
+    if math.isnan(estimate["value"]):
+        return "-"
     # Adding 0 turns a rounded -0 into 0.
     value, low, high = (round(estimate[key], 4) + 0.0 for key in ("value", "low", "high"))
     return f"{value:+.4f} [{low:+.4f}..{high:+.4f}]"

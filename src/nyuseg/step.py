@@ -36,7 +36,8 @@ class TrainingStep:
     def __call__(self, batch: Sample) -> torch.Tensor:
         """Take one step on a batch of inputs.training_inputs.
 
-        Returns the losses, on the device: float32 [3], total, segmentation, depth.
+        Returns the losses, on the device: float32 [3], total, segmentation, depth; NaN for a part
+        that no pixel of the batch counts in, or that the network has no head for.
         """
         self.optimizer.zero_grad(set_to_none=True)
         counts = valid_pixels(batch)
@@ -50,6 +51,9 @@ class TrainingStep:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.averages.after_step()
+        nothing = torch.zeros_like(counts["segmentation"])
+        pixels = [counts["segmentation"], counts["depth"] if "depth" in output else nothing]
+        losses[1:] = losses[1:].where(torch.stack(pixels) > 0, torch.nan)
         return losses
 
     def set_rate(self, rate: float) -> None:

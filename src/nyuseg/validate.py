@@ -1,5 +1,6 @@
 """Scoring predictions against labels, after they are made."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,11 @@ import torch
 from nyuseg.classes import NUM_CLASSES, VOID
 from nyuseg.dataset import PredictionSet
 from nyuseg.depth import linear_depth
+from nyuseg.errors import UserError
+from nyuseg.experiment import Experiment
 from nyuseg.fitting import from_grid, likeliest
+from nyuseg.frames import FrameFolder
+from nyuseg.losses import Means, total_loss
 from nyuseg.metrics import summarize
 from nyuseg.predictor import Predictor
 
@@ -19,27 +24,33 @@ def validate(predictor: Predictor, frames: PredictionSet) -> dict[str, Any]:
     """Predict a set of training frames and score them at their native size.
 
     Returns `confusions` (int64 [n,13,13], by image, in the order of the set), their sum `confusion`
-    ([13,13]), its `miou`, `pixel_accuracy`, `class_iou` and the losses of
-    the report, `segmentation`, `depth` and `loss` (their weighted sum), averaged over images. All
-    is counted on the device, which is asked once, at the end.
+    ([13,13]), its `miou`, `pixel_accuracy`, `class_iou` and the losses of the report,
+    `segmentation`, `depth` and `loss` (their weighted sum), each averaged over the images that have
+    a label or a depth; `depth` is None when none has, or without a depth head. All is counted on
+    the device, which is asked once, at the end. Raises UserError when every label is void.
     """
     device, size = predictor.devices[0], predictor.config.data.size
     kinds = ("label", "depth") if predictor.config.model.depth_head else ("label",)
     counts = torch.zeros(len(frames), PAIRS + 1, dtype=torch.int64, device=device)
-    losses = torch.zeros(2, dtype=torch.float64, device=device)
+    means = Means(2, torch.float64, device)
+    nothing = torch.zeros((), device=device), torch.zeros((), dtype=torch.bool, device=device)
     for count, prediction in zip(counts, predictor.predict(frames), strict=True):
         truth = frames.source.read(prediction.id, kinds)
         label = torch.from_numpy(truth["label"].astype(np.int64)).to(device, non_blocking=True)
         probabilities = from_grid(prediction.probabilities.to(device), prediction.size, size)
         count_pairs(count, label, likeliest(probabilities))
-        losses[0] += cross_entropy(probabilities, label)
+        parts = [cross_entropy(probabilities, label), nothing]
         if prediction.depth is not None:
             guess = from_grid(prediction.depth.to(device), prediction.size, size)[0]
-            losses[1] += depth_error(guess, truth["depth"])
+            parts[1] = depth_error(guess, truth["depth"])
+        means.add(*(torch.stack(kind) for kind in zip(*parts, strict=True)))
     confusions = counts[:, :PAIRS].cpu().numpy().reshape(-1, NUM_CLASSES, NUM_CLASSES)
     confusion = confusions.sum(0)
-    segmentation, depth = (losses / len(frames)).tolist()
-    total = segmentation + predictor.config.train.depth_loss * depth
+    segmentation, depth = means.read()
+    if segmentation is None:
+        folder = frames.source.root / frames.source.split / "label"
+        raise UserError(f"{folder}: void at every pixel of the {len(frames)} labels to score on")
+    total = total_loss(segmentation, depth, predictor.config.train.depth_loss)
     parts = {"loss": total, "segmentation": segmentation, "depth": depth}
     return {"confusions": confusions, "confusion": confusion, **summarize(confusion), **parts}
 
@@ -54,24 +65,56 @@ def count_pairs(counts: torch.Tensor, truth: torch.Tensor, prediction: torch.Ten
     counts.index_add_(0, pairs, torch.ones_like(pairs))
 
 
-def cross_entropy(probabilities: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+def cross_entropy(
+    probabilities: torch.Tensor, truth: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean cross entropy over the pixels that are not void; [13,H,W] and int64 [H,W] to [].
 
-    0 without a pixel.
+    And whether there is any such pixel, bool [].
     """
     valid = truth != VOID
     chosen = probabilities.gather(0, truth.where(valid, 0)[None])[0]
     # The floor keeps one impossible pixel from deciding the mean of an image.
-    return -(chosen.clamp(min=1e-7).log() * valid).sum() / valid.sum().clamp(min=1)
+    pixels = valid.sum()
+    return -(chosen.clamp(min=1e-7).log() * valid).sum() / pixels.clamp(min=1), pixels > 0
 
 
-def depth_error(guess: torch.Tensor, millimetres: np.ndarray) -> torch.Tensor:
+def depth_error(guess: torch.Tensor, millimetres: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean absolute error over the pixels with a depth, in units of linear_depth (0..1).
 
-    guess: float [H,W] in those units; millimetres: uint16 [H,W], 0 = missing. 0 without a pixel.
+    guess: float [H,W] in those units; millimetres: uint16 [H,W], 0 = missing. And whether there is
+    any such pixel, bool [].
     """
     truth, valid = (
         torch.from_numpy(values).to(guess.device, non_blocking=True)
         for values in (linear_depth(millimetres), millimetres > 0)
     )
-    return ((guess - truth).abs() * valid).sum() / valid.sum().clamp(min=1)
+    pixels = valid.sum()
+    return ((guess - truth).abs() * valid).sum() / pixels.clamp(min=1), pixels > 0
+
+
+def require_labels(experiment: Experiment, folds: Sequence[int]) -> None:
+    """Raise UserError unless these folds have labels to learn from and to be scored on.
+
+    It reads labels until each fold of the table has shown one pixel that is not void.
+    """
+    if not folds:
+        return
+    frames = FrameFolder(experiment.input, "train")
+
+    def has_labels(fold: int) -> bool:
+        ids = experiment.ids(fold, held_out=True)
+        return any((frames.read(one, ("label",))["label"] != VOID).any() for one in ids)
+
+    known = {fold for fold in range(experiment.config.folds.count) if has_labels(fold)}
+    folder = frames.root / frames.split / "label"
+    if not known:
+        raise UserError(f"{folder}: {VOID} (void) at every pixel of every label; put labels there")
+    for fold in folds:
+        sides = ["held-out"] * (fold not in known) + ["training"] * (not known - {fold})
+        if sides:
+            raise UserError(
+                f"{folder}: {VOID} (void) at every pixel of fold {fold}'s {sides[0]} images; "
+                "label some of them, or train another split, such as --set folds.count="
+                f"{max(2, len(known))}"
+            )

@@ -81,8 +81,11 @@ def _heated(values: torch.Tensor, temperatures: Sequence[float]) -> torch.Tensor
 
 
 def choose(confusions: np.ndarray) -> int:
-    """The candidate of the highest mIoU, the first of equals; confusions int [C,13,13]."""
-    return int(np.nanargmax(mean_iou(confusions)))
+    """The candidate of the highest mIoU, the first of equals; confusions int [C,13,13].
+
+    Without any pixel all are equal.
+    """
+    return int(np.argmax(np.nan_to_num(mean_iou(confusions), nan=-1)))
 
 
 def surprise(sample: Sample) -> np.ndarray:
