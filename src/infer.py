@@ -41,9 +41,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     experiment = open_experiment(options.experiment, Path(options.oof), options.overrides)
     count = experiment.config.folds.count
-    folds = parse_folds(options.fold, count)
+    folds = sorted(parse_folds(options.fold, count))
     root = find(options.input) if options.input else experiment.input
-    subset = "" if len(folds) == count else "_fold" + "".join(map(str, folds))
+    subset = "" if len(folds) == count else "_fold" + "-".join(map(str, folds))
     name = options.experiment + subset + ("_tta" if options.tta else "")
     require_clean(root, ["test"])
     folder = Path(options.submissions) / name

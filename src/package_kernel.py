@@ -52,7 +52,7 @@ def package(options) -> None:
     from nyuseg.submission import parse_formats
 
     experiment = open_experiment(options.experiment, Path(options.oof))
-    folds = parse_folds(options.fold, experiment.config.folds.count)
+    folds = sorted(parse_folds(options.fold, experiment.config.folds.count))
     formats, tta = parse_formats(options.format), not options.no_tta
     rest = (options.type, options.budget_hours, options.title)
     of_user = (options.owner, folds, tta, formats, options.precision, options.competition)

@@ -90,7 +90,7 @@ def open_cache(root: Path, ids: Sequence[str], parent: Path) -> FrameCache | Fra
 
 def cache_folder(root: Path, parent: Path) -> Path:
     """Where the frames of `root` are kept below `parent`."""
-    key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]
+    key = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]
     return parent / f"{root.resolve().name}-{key}"
 
 

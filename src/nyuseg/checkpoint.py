@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
 from nyuseg.errors import UserError
 from nyuseg.files import read_json, sha256_file, write_bytes, write_json
 from nyuseg.model import load_network
 from nyuseg.schema import Config
+from nyuseg.tensors import read_tensors
 
 WEIGHTS = "weights.safetensors"
 # What a checkpoint must hold to go on from.
@@ -137,7 +138,7 @@ def open_release(folder: Path, config: Config) -> nn.Module:
     """The network of a fold's folder that has been checked: see load_release for errors."""
     path = folder / WEIGHTS
     try:
-        return load_network(config, load_file(path))
+        return load_network(config, read_tensors(path))
     except (RuntimeError, SafetensorError):
         raise UserError(
             f"{path}: these weights do not fit {config.model.encoder} + {config.model.decoder} "

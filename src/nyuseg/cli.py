@@ -1,13 +1,13 @@
 """What all entry scripts share: options, one-line errors, exit codes."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 
 from nyuseg.errors import UserError
 from nyuseg.files import PROJECT
 from nyuseg.signals import Interrupted, catch_signals, stop_if_asked
+from nyuseg.streams import keep_streams
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,6 +45,7 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     """Run an entry script's main and exit: 0, 1 after one line about what is wrong, or 128 plus
     the number of the signal that stopped it."""
     catch_signals()
+    keep_streams()
     sys.exit(_exit_code(main, argv))
 
 
@@ -57,9 +58,6 @@ def _exit_code(main: Callable[[Sequence[str] | None], None], argv: Sequence[str]
         # From a DataLoader's worker it comes with the worker's traceback around it.
         message = str(error).rsplit("nyuseg.errors.UserError: ", 1)[-1].strip()
         print(f"error: {message}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # The reader, such as 'head', has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)

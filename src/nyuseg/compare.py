@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from nyuseg.bootstrap import Estimate, class_differences, class_scores, difference, score
 from nyuseg.checkpoint import WEIGHTS
@@ -23,6 +23,7 @@ from nyuseg.locks import only_writer
 from nyuseg.metrics import mean_iou, summarize
 from nyuseg.oof import check_pooling, image_confusions
 from nyuseg.report import difference_text
+from nyuseg.tensors import tensor_sizes
 
 REPORTED = PROJECT / "configs/nyuv2/reported.csv"
 TABLE = "table.csv"
@@ -125,9 +126,8 @@ def count_parameters(experiment: Experiment) -> float:
     if not path.exists():
         return math.nan
     try:
-        with safe_open(path, "np") as file:  # The header alone.
-            names = [name for name in file.keys() if not name.endswith(STATISTICS)]  # noqa: SIM118
-            return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+        sizes = tensor_sizes(path)
+        return sum(size for name, size in sizes.items() if not name.endswith(STATISTICS))
     except SafetensorError:
         raise UserError(f"{path}: not whole weights; copy the fold again") from None
 
@@ -137,7 +137,7 @@ def training_seconds(experiment: Experiment) -> float:
     total = 0.0
     for fold in range(experiment.config.folds.count):
         path = experiment.fold_folder(fold) / "train.log"
-        found = EPOCH.findall(path.read_text()) if path.exists() else []
+        found = EPOCH.findall(path.read_text(encoding="utf-8")) if path.exists() else []
         total += sum(map(float, found)) if found else math.nan
     return total
 

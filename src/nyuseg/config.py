@@ -97,7 +97,7 @@ def dump_config(config: Config) -> str:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.load(path.read_text(), _Text)
+        values = yaml.load(path.read_text(encoding="utf-8-sig"), _Text)
     except OSError:
         raise UserError(f"{path}: no such configuration file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

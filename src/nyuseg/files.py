@@ -202,7 +202,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, keys: Collection[str] = ()) -> dict[str, Any]:
     """Read a JSON object that has these keys. Raises UserError, naming the file, when it cannot."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except ValueError as error:

@@ -271,7 +271,7 @@ class FoldTrainer:
         """Print a line, and append it with the time to train.log."""
         print(line, flush=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "train.log").open("a") as file:
+        with (self.folder / "train.log").open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
 
     def _log_epoch(self, seconds: float) -> None:

@@ -101,6 +101,7 @@ def infer(
     """
     started = time.monotonic()
     config = experiment.config
+    _require_own(folder, config.name)
     if any(part.experiment.config.data.uses_depth for part in experiment.parts):
         require_depth(root, "test", f"{config.name} was trained to see them")
     predictor, hashes = load_predictor(experiment, folds, device, tta)
@@ -117,6 +118,17 @@ def infer(
         }
         write_json(temporary / MANIFEST, manifest)
     return manifest
+
+
+def _require_own(folder: Path, name: str) -> None:
+    """Raise UserError when a folder holds the submission of another experiment, such as x_tta."""
+    there = folder / MANIFEST
+    owner = read_json(there, ("experiment",))["experiment"] if there.exists() else name
+    if owner != name:
+        raise UserError(
+            f"{folder}: holds a submission of the experiment {owner}, not of {name}; move it away, "
+            "or write below another folder by --submissions DIR"
+        )
 
 
 def write_submission(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from nyuseg.budget import Budget
@@ -25,6 +24,7 @@ from nyuseg.model import load_network
 from nyuseg.mounts import describe, find_all
 from nyuseg.predictor import Predictor
 from nyuseg.schema import Config
+from nyuseg.tensors import read_tensors
 
 PACKAGE_KEYS = (
     *("fingerprint", "files", "folds", "tta", "formats", "precision", "competition"),
@@ -128,7 +128,7 @@ def _read_config(path: Path) -> Config:
 
 def _load(path: Path, config: Config) -> nn.Module:
     try:
-        return load_network(config, load_file(path))
+        return load_network(config, read_tensors(path))
     except RuntimeError:
         raise UserError(
             f"{path}: does not fit {config.model.encoder} as this image's timm builds it; pin the "

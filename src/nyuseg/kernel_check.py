@@ -106,7 +106,7 @@ def run_kernel(kernel: Path, work: Path, inputs: Path) -> Path:
     working.mkdir()
     python = kaggle_like(work / "image")
     script = work / "kernel.py"
-    script.write_text(script_of(kernel))
+    script.write_text(script_of(kernel), encoding="utf-8")
     prefix = isolation(inputs)
     command = [*prefix, str(inputs)] if prefix else []
     environment = {  # No credentials, no settings of pip or Python.
@@ -127,8 +127,8 @@ def script_of(kernel: Path) -> str:
     """The code of a kernel folder, notebook or script, without the cell that shows a picture."""
     file = kernel / read_json(kernel / "kernel-metadata.json", ("code_file",))["code_file"]
     if file.suffix == ".py":
-        return file.read_text()
-    cells = json.loads(file.read_text())["cells"]
+        return file.read_text(encoding="utf-8")
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     return "\n\n".join(cell for cell in code if "IPython" not in cell)
 

@@ -11,7 +11,6 @@ import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from nyuseg.atrous import use_atrous
@@ -20,6 +19,7 @@ from nyuseg.errors import UserError
 from nyuseg.fitting import STRIDE
 from nyuseg.fuse import Pairs, find_pairs, fold_batchnorm
 from nyuseg.schema import Config
+from nyuseg.tensors import read_tensors
 
 
 class MultiTaskNet(nn.Module):
@@ -158,7 +158,7 @@ def _load_encoder(encoder: nn.Module, path: Path, init: str) -> None:
     """Load a local file of encoder weights (safetensors, or a PyTorch file of plain tensors)."""
     try:
         if path.suffix == ".safetensors":
-            state = load_file(path)
+            state = read_tensors(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, RuntimeError, ValueError, EOFError) as error:

@@ -34,7 +34,7 @@ os.environ.update(NO_ALBUMENTATIONS_UPDATE="1", HF_HUB_OFFLINE="1")
 def version(folder: Path) -> str | None:
     # The fingerprint of a package; None for any other folder with a manifest.json.
     try:
-        facts = json.loads((folder / "manifest.json").read_text())
+        facts = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         return facts["fingerprint"] if any(folder.glob("nyuseg-*.whl")) else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
@@ -123,4 +123,4 @@ def _cell(number: int, kind: str, source: str) -> dict:
 def write_source(path: Path, intro: str, cells: list[str]) -> None:
     """Write the kernel as a notebook (.ipynb) or a script (.py), by the path's suffix."""
     make = make_notebook if path.suffix == ".ipynb" else make_script
-    path.write_text(make(intro, cells))
+    path.write_text(make(intro, cells), encoding="utf-8")

@@ -46,7 +46,7 @@ def convert_mat(mat: Path, root: Path, raw_depth: bool = False, table: Path = SC
     kind of depth.
     """
     depth_name = "rawDepths" if raw_depth else "depths"
-    with table.open(newline="") as file:
+    with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     with _open(mat) as data:
         with _reading(mat):
@@ -96,7 +96,7 @@ def _targets(root: Path, row: dict[str, str]) -> tuple[Path, Path, Path]:
 
 def _class_table() -> np.ndarray:
     """Label of the file -> class of the competition, uint8 [895]."""
-    with CLASSES.open(newline="") as file:
+    with CLASSES.open(newline="", encoding="utf-8") as file:
         classes = [int(row["nyu13_id"]) for row in csv.DictReader(file)]
     return np.array([VOID, *classes], np.uint8)
 

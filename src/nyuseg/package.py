@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
 from nyuseg.checkpoint import WEIGHTS
 from nyuseg.errors import UserError
@@ -24,6 +24,7 @@ from nyuseg.kaggle_metadata import (
 from nyuseg.kernel import CONFIG, fingerprint_of
 from nyuseg.locks import only_writer
 from nyuseg.notebook import INTRO, code_cells, write_source
+from nyuseg.tensors import read_tensors
 from nyuseg.wheels import own_wheel, repack
 
 # What Kaggle's image lacks of what inference needs; both are pure Python.
@@ -114,7 +115,7 @@ def _write_package(
 def _write_member(member: Experiment, options: Options, folder: Path, prefix: str) -> None:
     write_json(folder / f"{prefix}{CONFIG}", member.config.model_dump(mode="json"))
     for fold in options.folds:
-        state = load_file(member.fold_folder(fold) / WEIGHTS)
+        state = read_tensors(member.fold_folder(fold) / WEIGHTS)
         if options.precision == "half":
             state = {key: to_half(key, tensor) for key, tensor in state.items()}
         write_bytes(folder / f"{prefix}fold_{fold}.safetensors", save(state))
