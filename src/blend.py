@@ -9,7 +9,7 @@ examples:
 from collections.abc import Sequence
 from pathlib import Path
 
-from nyuseg.cli import Parser, add_oof, run
+from nyuseg.cli import Parser, add_input, add_oof, given_input, run
 from nyuseg.files import require_safe_name
 
 
@@ -18,6 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("experiment", nargs="+", help="folders below --oof, two or more")
     parser.add_argument("--name", help="of the blend; default: blend_ and the members' names")
     parser.add_argument("--temperature", action="store_true", help="fit one for each member, too")
+    add_input(parser)
     add_oof(parser)
     options = parser.parse_args(argv)
     name = options.name or "_".join(["blend", *options.experiment])
@@ -28,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from nyuseg.report import blend_table
 
     oof = Path(options.oof)
-    members = [open_experiment(one, oof) for one in options.experiment]
+    root = given_input(options)
+    members = [open_experiment(one, oof, root=root) for one in options.experiment]
     result = blend(members, oof / name, options.temperature)
     print(f"\n{blend_table(result)}")
     notice = members[0].notice

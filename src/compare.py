@@ -8,7 +8,7 @@ examples:
 from collections.abc import Sequence
 from pathlib import Path
 
-from nyuseg.cli import Parser, add_oof, run
+from nyuseg.cli import Parser, add_input, add_oof, given_input, run
 from nyuseg.files import require_safe_name
 
 
@@ -16,6 +16,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("experiment", nargs="+", help="folders below --oof; the first is the base")
     parser.add_argument("--output", metavar="DIR", help="default: .compare/A_vs_B below --oof")
+    add_input(parser)
     add_oof(parser)
     options = parser.parse_args(argv)
     for name in options.experiment:
@@ -24,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from nyuseg.experiment import open_experiment
 
     oof = Path(options.oof)
-    experiments = [open_experiment(name, oof) for name in options.experiment]
+    root = given_input(options)
+    experiments = [open_experiment(name, oof, root=root) for name in options.experiment]
     default = oof / ".compare" / "_vs_".join(options.experiment)
     folder = Path(options.output) if options.output else default
     print(compare(experiments, folder))

@@ -10,8 +10,8 @@ examples:
 from collections.abc import Sequence
 from pathlib import Path
 
-from nyuseg.cli import Parser, add_oof, add_set, run
-from nyuseg.files import PROJECT, find, require_safe_name
+from nyuseg.cli import Parser, add_input, add_oof, add_set, given_input, run
+from nyuseg.files import PROJECT, require_safe_name
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -24,9 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--fold", default="all", help="0..4, 3, 0,2 or all (default)")
     parser.add_argument("--tta", action="store_true", help="average over the horizontal flip too")
     parser.add_argument("--format", default="npy,rle,png", help=f"some of {', '.join(FILES)}")
-    parser.add_argument(
-        "--input", metavar="DIR", help="folder with test/ (default: where it was trained)"
-    )
+    add_input(parser, "test/")
     parser.add_argument(
         "--submissions", default=str(PROJECT / "submissions"), metavar="DIR", help="where to write"
     )
@@ -36,13 +34,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     formats = parse_formats(options.format)
     require_safe_name(options.experiment, "--experiment")
     from nyuseg.device import pick_devices
-    from nyuseg.experiment import open_experiment
+    from nyuseg.experiment import open_experiment, require_input
     from nyuseg.infer import infer
 
-    experiment = open_experiment(options.experiment, Path(options.oof), options.overrides)
+    given = (options.overrides, given_input(options))
+    experiment = open_experiment(options.experiment, Path(options.oof), *given)
+    require_input(experiment)
     count = experiment.config.folds.count
     folds = sorted(parse_folds(options.fold, count))
-    root = find(options.input) if options.input else experiment.input
+    root = experiment.input
     subset = "" if len(folds) == count else "_fold" + "-".join(map(str, folds))
     name = options.experiment + subset + ("_tta" if options.tta else "")
     require_clean(root, ["test"])

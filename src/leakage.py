@@ -13,7 +13,7 @@ examples:
 from collections.abc import Sequence
 from pathlib import Path
 
-from nyuseg.cli import Parser, add_oof, add_set, run
+from nyuseg.cli import Parser, add_input, add_oof, add_set, given_input, run
 from nyuseg.errors import UserError
 from nyuseg.files import PROJECT, find
 
@@ -23,9 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     parser = Parser(__doc__)
     parser.add_argument("--config", default=str(PROJECT / "configs/exp060.yaml"))
-    parser.add_argument(
-        "--input", default=str(PROJECT / "input"), metavar="DIR", help="folder with train/"
-    )
+    add_input(parser)
     parser.add_argument("--propose", metavar="FILE", help="write near-duplicates as a scenes.csv")
     parser.add_argument(
         "--distance", type=int, metavar="BITS", help="of near-duplicates' hashes, 0..64; default 8"
@@ -47,16 +45,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not 0 <= distance <= BITS:
         raise UserError(f"--distance {distance}: must be 0..{BITS}")
     propose = Path(options.propose) if options.propose else None
-    print(report(find(options.input), config.folds.count, distance, propose), end="\n\n")
+    root = given_input(options)
+    print(report(root or PROJECT / "input", config.folds.count, distance, propose), end="\n\n")
     labels = find(options.labels) if options.labels else None
-    print(twins(Path(options.oof), Path(options.submissions), labels))
+    print(twins(Path(options.oof), root, Path(options.submissions), labels))
 
 
-def twins(oof: Path, submissions: Path, labels: Path | None) -> str:
+def twins(oof: Path, root: Path | None, submissions: Path, labels: Path | None) -> str:
     # torch takes seconds to import: only when the shares are on the screen.
     from nyuseg.twins import compare, find_twins, twin_table
 
-    pairs = find_twins(oof)
+    pairs = find_twins(oof, root)
     if pairs:
         return twin_table([compare(pair, submissions, labels) for pair in pairs])
     return (

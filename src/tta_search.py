@@ -8,7 +8,7 @@ examples:
 from collections.abc import Sequence
 from pathlib import Path
 
-from nyuseg.cli import Parser, add_oof, run
+from nyuseg.cli import Parser, add_input, add_oof, given_input, run
 from nyuseg.errors import UserError
 from nyuseg.files import require_safe_name
 
@@ -17,6 +17,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("experiment", help="its folder below --oof")
     parser.add_argument("--scales", default="0.75,1.25", help="besides 1; default 0.75,1.25")
+    add_input(parser)
     add_oof(parser)
     options = parser.parse_args(argv)
     require_safe_name(options.experiment, "experiment")
@@ -25,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from nyuseg.experiment import open_experiment
     from nyuseg.view_search import search, view_table
 
-    experiment = open_experiment(options.experiment, Path(options.oof))
+    oof = Path(options.oof)
+    experiment = open_experiment(options.experiment, oof, root=given_input(options))
     result = search(experiment, scales, pick_device())
     print(f"\n{view_table(result)}")
     if result["notice"]:

@@ -17,8 +17,9 @@ from nyuseg.bootstrap import difference, draw
 from nyuseg.classes import CLASS_NAMES
 from nyuseg.compare import REPORTED, compare, count_parameters, training_seconds
 from nyuseg.errors import UserError
-from nyuseg.experiment import open_experiment
-from nyuseg.files import write_bytes, write_text
+from nyuseg.experiment import FILES, data_files, open_experiment
+from nyuseg.files import write_bytes, write_json, write_text
+from nyuseg.fingerprint import describe_all
 from nyuseg.frames import frame_path, read_label, write_png
 from nyuseg.oof import image_confusions
 
@@ -142,6 +143,7 @@ def test_a_class_that_does_not_occur_is_a_dash(lab: Path, tmp_path: Path) -> Non
     pair = [open_experiment(name, tmp_path / "oof") for name in ("good", "worse")]
     for one in pair:
         object.__setattr__(one, "input", tmp_path / "input")
+        write_json(one.folder / FILES, describe_all(data_files(one), {}))  # As if trained on it.
     text = compare(pair, tmp_path / "out")
     lines = {line[:16].strip(): line[16:].split() for line in text.splitlines()}
     assert lines[CLASS_NAMES[3]] == ["-", "-"] and "nan" not in text

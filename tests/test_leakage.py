@@ -13,8 +13,9 @@ from nyuseg import twins
 from nyuseg.config import dump_config, parse_config
 from nyuseg.duplicates import duplicate_groups
 from nyuseg.errors import UserError
-from nyuseg.experiment import Experiment, data_fingerprint
+from nyuseg.experiment import FILES, Experiment, data_files
 from nyuseg.files import read_json, write_json, write_text
+from nyuseg.fingerprint import describe_all, digest
 from nyuseg.folds import (
     NYUV2_FOLDS,
     fold_hash,
@@ -200,7 +201,9 @@ def write_experiment(data: Path, oof: Path, values: dict, wrong: float, seed: in
     ids = list_ids(data, "train")
     folds = fold_table(data, ids, config.folds.count, config.folds.group)
     experiment = Experiment(oof / config.name, config, folds, data)
-    facts = {"input": str(data), "folds": fold_hash(folds), "data": data_fingerprint(experiment)}
+    files = describe_all(data_files(experiment), {})
+    facts = {"input": str(data), "folds": fold_hash(folds), "data": digest(files)}
+    write_json(experiment.folder / FILES, files)
     write_folds(experiment.folder / "folds.csv", folds)
     write_json(experiment.folder / "experiment.json", facts)
     write_json(experiment.folder / "cv.json", {})

@@ -19,7 +19,7 @@ from nyuseg.classes import CLASS_NAMES, VOID
 from nyuseg.config import dump_config, parse_config
 from nyuseg.device import free_memory
 from nyuseg.errors import UserError
-from nyuseg.experiment import BLEND, Experiment
+from nyuseg.experiment import BLEND, Experiment, require_same_data
 from nyuseg.files import atomic_folder, read_json, write_json, write_text
 from nyuseg.folds import fold_hash, write_folds
 from nyuseg.frames import encode_png, frame_path, read_label
@@ -60,6 +60,7 @@ def check_members(members: Sequence[Experiment]) -> None:
             names = " ".join(part.experiment.config.name for part in member.members)
             raise UserError(f"{member.folder}: a blend itself; blend its members, {names}")
         check_pooling(member)
+        require_same_data(member)
         if fold_hash(member.table) != fold_hash(first.table):
             raise UserError(f"{member.folder}: other folds than those of {first.folder}")
         if _data(member) != _data(first):
@@ -200,7 +201,7 @@ def _write(
     first: Experiment, config: Config, folder: Path, result: dict[str, Any], chosen: Scored
 ) -> None:
     """Write the folder of a blend, all that an experiment's has but what training leaves."""
-    facts = read_json(first.folder / "experiment.json")
+    facts = {**read_json(first.folder / "experiment.json"), "input": str(first.input.resolve())}
     with only_writer(folder), atomic_folder(folder, BLEND) as inside:
         (inside / "masks").mkdir()
         for image_id, mask in zip(first.table["image_id"], chosen.masks, strict=True):

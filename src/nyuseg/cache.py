@@ -17,8 +17,9 @@ import numpy as np
 
 from nyuseg.ahead import in_order
 from nyuseg.errors import UserError
-from nyuseg.files import atomic_folder, read_json, sha256_file, write_json
-from nyuseg.frames import Frame, FrameFolder, frame_path, stored_kinds
+from nyuseg.files import atomic_folder, read_json, write_json
+from nyuseg.fingerprint import Facts, describe, describe_all, differences
+from nyuseg.frames import Frame, FrameFolder, frame_files, stored_kinds
 from nyuseg.integrity import image_sizes
 from nyuseg.locks import only_writer
 from nyuseg.progress import progress
@@ -63,9 +64,12 @@ class FrameCache:
         return {**self.__dict__, "_bytes": None}  # Another process maps the file itself.
 
 
-def open_cache(root: Path, ids: Sequence[str], parent: Path) -> FrameCache | FrameFolder:
+def open_cache(
+    root: Path, ids: Sequence[str], parent: Path, known: Facts | None = None
+) -> FrameCache | FrameFolder:
     """The training frames of `root` from a cache below `parent`, built or renewed if need be.
 
+    known: facts of the files, by keys of frame_files, so that they are not hashed once more.
     With too little room on the disk the frames come from their files, and a line says so. Raises
     UserError, naming it, for a file that is missing or broken.
     """
@@ -84,7 +88,7 @@ def open_cache(root: Path, ids: Sequence[str], parent: Path) -> FrameCache | Fra
             )
             return FrameFolder(root, "train")
         print(f"frame cache: {reason}; decoding {len(ids)} frames into {folder}", flush=True)
-        _build(folder, FrameFolder(root, "train"), ids)
+        _build(folder, FrameFolder(root, "train"), ids, known or {})
     return FrameCache(root, folder)
 
 
@@ -111,12 +115,21 @@ def _stored(root: Path) -> list[str]:
     return [kind for kind in KINDS if kind in there]
 
 
-def _build(folder: Path, source: FrameFolder, ids: Sequence[str]) -> None:
+def known_facts(root: Path, parent: Path) -> Facts:
+    """Facts of the files that a cache below `parent` was made from; none without a cache."""
+    try:
+        return _read_index(cache_folder(root, parent))["files"]
+    except UserError:
+        return {}
+
+
+def _build(folder: Path, source: FrameFolder, ids: Sequence[str], known: Facts) -> None:
     kinds = _stored(source.root)
 
-    def decode(image_id: str) -> tuple[str, Frame, dict[str, list]]:
+    def decode(image_id: str) -> tuple[str, Frame, Facts]:
         # Before: a change while reading shows next time.
-        facts = _describe(source.root, image_id, kinds)
+        paths = frame_files(source.root, [image_id], kinds)
+        facts = {key: describe(path, known.get(key)) for key, path in paths.items()}
         return image_id, source.read(image_id, sorted(kinds, key="image".__ne__)), facts
 
     places, files, position = {}, {}, 0
@@ -129,16 +142,6 @@ def _build(folder: Path, source: FrameFolder, ids: Sequence[str]) -> None:
             position += sum(file.write(np.ascontiguousarray(frame[kind])) for kind in kinds)
         facts = {"layout": LAYOUT, "kinds": kinds, "bytes": position, "frames": places}
         write_json(temporary / INDEX, {**facts, "files": files})
-
-
-def _describe(root: Path, image_id: str, kinds: Sequence[str]) -> dict[str, list]:
-    """Of each file of a frame: size, time of change in ns, SHA-256."""
-    facts = {}
-    for kind in kinds:
-        path = frame_path(root, "train", kind, image_id)
-        now = path.stat()
-        facts[f"{kind}/{image_id}"] = [now.st_size, now.st_mtime_ns, sha256_file(path)]
-    return facts
 
 
 def _stale(folder: Path, root: Path, ids: Sequence[str]) -> str | None:
@@ -156,17 +159,13 @@ def _stale(folder: Path, root: Path, ids: Sequence[str]) -> str | None:
         whole = False
     if not whole:
         return "incomplete"
-    touched = {}
-    for key, (size, changed, digest) in index["files"].items():
-        path = root / "train" / f"{key}.png"
-        now = path.stat() if path.exists() else None
-        if now and (now.st_size, now.st_mtime_ns) == (size, changed):
-            continue
-        if now is None or now.st_size != size or sha256_file(path) != digest:
-            return f"{path} has changed"
-        touched[key] = [size, now.st_mtime_ns, digest]
-    if touched:
-        write_json(folder / INDEX, {**index, "files": {**index["files"], **touched}})
+    paths = frame_files(root, ids, index["kinds"])
+    now = describe_all(paths, index["files"])
+    changed = differences(index["files"], now)
+    if changed:
+        return f"{paths[changed[0]]} has changed"
+    if now != index["files"]:
+        write_json(folder / INDEX, {**index, "files": now})
     return None
 
 

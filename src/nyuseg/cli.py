@@ -3,9 +3,10 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from nyuseg.errors import UserError
-from nyuseg.files import PROJECT
+from nyuseg.files import PROJECT, find
 from nyuseg.signals import Interrupted, catch_signals, stop_if_asked
 from nyuseg.streams import keep_streams
 
@@ -26,6 +27,18 @@ def add_oof(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--oof", default=str(PROJECT / "oof"), metavar="DIR", help="folder of all experiments"
     )
+
+
+def add_input(parser: argparse.ArgumentParser, part: str = "train/") -> None:
+    """Add --input, for a command that opens an experiment: where its data is now."""
+    parser.add_argument(
+        "--input", metavar="DIR", help=f"folder with {part} (default: where it was trained)"
+    )
+
+
+def given_input(options: argparse.Namespace) -> Path | None:
+    """The folder of --input; None without the option."""
+    return find(options.input) if options.input else None
 
 
 def add_set(parser: argparse.ArgumentParser, text: str) -> None:

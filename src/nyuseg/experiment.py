@@ -1,9 +1,8 @@
 """The folder of an experiment, oof/<name>/: what it holds and how it is opened."""
 
-import hashlib
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from nyuseg.cache import FrameCache, open_cache
+from nyuseg.cache import FrameCache, known_facts, open_cache
 from nyuseg.config import dump_config, is_free, load_config, override_config
 from nyuseg.errors import UserError
 from nyuseg.files import file_names, read_json, remove_partial, write_json, write_text
+from nyuseg.fingerprint import Facts, describe_all, differences, digest
 from nyuseg.folds import (
     fold_hash,
     fold_table,
@@ -26,7 +26,7 @@ from nyuseg.folds import (
 from nyuseg.frames import (
     WITHOUT_DEPTH,
     FrameFolder,
-    frame_path,
+    frame_files,
     list_ids,
     require_depth,
     stored_kinds,
@@ -35,6 +35,8 @@ from nyuseg.locks import all_idle, only_writer
 from nyuseg.schema import Config
 
 BLEND = "blend.json"
+# What the training data held when the experiment was begun, see fingerprint.
+FILES = "files.json"
 PART_KEYS = ("experiment", "weight", "temperature", "weights")
 
 
@@ -132,16 +134,58 @@ def _move_aside(experiment: Experiment) -> None:
 
 
 def _write_description(experiment: Experiment) -> None:
-    folder, table = experiment.folder, experiment.table
-    data = data_fingerprint(experiment)
-    if _is_begun(experiment):
-        _require_same(open_experiment(folder.name, folder.parent), experiment, data)
+    folder, table, root = experiment.folder, experiment.table, experiment.input
+    begun = _is_begun(experiment)
+    known = _known_files(folder) or known_facts(root, cache_parent(experiment))
+    files = describe_all(data_files(experiment), known)
+    if begun:
+        _require_same(open_experiment(folder.name, folder.parent), experiment, files)
     write_folds(folder / "folds.csv", table)
-    root = str(experiment.input.resolve())
-    hashes = {"folds": fold_hash(table), "data": data}
-    facts = {"input": root, **hashes, "notice": experiment.notice}
+    write_json(folder / FILES, files)
+    hashes = {"folds": fold_hash(table), "data": digest(files)}
+    facts = {"input": str(root.resolve()), **hashes, "notice": experiment.notice}
     write_json(folder / "experiment.json", facts)
     write_text(folder / "config.yaml", dump_config(experiment.config))
+
+
+def data_files(experiment: Experiment) -> dict[str, Path]:
+    """The files of an experiment's training data, by keys of frames.frame_files."""
+    kinds = stored_kinds(experiment.input, "train")
+    return frame_files(experiment.input, experiment.table["image_id"], kinds)
+
+
+def _known_files(folder: Path) -> Facts:
+    return read_json(folder / FILES) if (folder / FILES).exists() else {}
+
+
+def require_input(experiment: Experiment) -> None:
+    """Raise UserError, which says what to type, when the data is not where it was any more."""
+    if not experiment.input.is_dir():
+        raise UserError(
+            f"{experiment.input}: the data of {experiment.config.name} is not there any more; run "
+            "the same command with --input DIR, the folder where it is now"
+        )
+
+
+def require_same_data(experiment: Experiment) -> None:
+    """Raise UserError, naming the first file, when the training data has changed since training.
+
+    Cheap: a file whose size and time have not changed is not read. Of a blend, for each member.
+    """
+    for member in (part.experiment for part in experiment.parts):
+        require_input(member)
+        known, paths = _known_files(member.folder), data_files(member)
+        now = describe_all(paths, known)
+        changed = differences(known, now)
+        if changed:
+            path = paths.get(changed[0], member.input / "train" / changed[0])
+            raise UserError(
+                f"{path}: changed since {member.config.name} was trained ({len(changed)} such "
+                "files); bring it back, or train again with --fresh or under another name"
+            )
+        if now != known:
+            with suppress(OSError):  # Only to be faster the next time.
+                write_json(member.folder / FILES, now)
 
 
 def _is_begun(experiment: Experiment) -> bool:
@@ -156,20 +200,13 @@ def _is_begun(experiment: Experiment) -> bool:
         return (folder / "config.yaml").exists()
 
 
-def data_fingerprint(experiment: Experiment) -> str:
-    """SHA-256 over ids and file sizes of the training data; the folder's place does not matter."""
-    lines = [
-        f"{image_id} {kind} {frame_path(experiment.input, 'train', kind, image_id).stat().st_size}"
-        for image_id in experiment.table["image_id"]
-        for kind in stored_kinds(experiment.input, "train")
-    ]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def open_experiment(name: str, oof: Path, overrides: Sequence[str] = ()) -> Experiment:
+def open_experiment(
+    name: str, oof: Path, overrides: Sequence[str] = (), root: Path | None = None
+) -> Experiment:
     """Open oof/<name> from its own files alone. Raises UserError when it is absent or broken.
 
-    overrides: `a.b=c` changes of what may change after training, see config.is_free.
+    overrides: `a.b=c` changes of what may change after training, see config.is_free. root: where
+    the data is now, when it is not where it was.
     """
     folder = oof / name
     path = folder / "config.yaml"
@@ -181,11 +218,11 @@ def open_experiment(name: str, oof: Path, overrides: Sequence[str] = ()) -> Expe
     table = read_folds(folder / "folds.csv", config.folds.group, config.folds.count)
     if fold_hash(table) != facts["folds"]:
         raise UserError(f"{folder / 'folds.csv'}: changed since training; restore it")
-    members = _read_members(folder, overrides) if (folder / BLEND).exists() else ()
-    return Experiment(folder, config, table, Path(facts["input"]), members)
+    members = _read_members(folder, overrides, root) if (folder / BLEND).exists() else ()
+    return Experiment(folder, config, table, root or Path(facts["input"]), members)
 
 
-def _read_members(folder: Path, overrides: Sequence[str]) -> tuple[Part, ...]:
+def _read_members(folder: Path, overrides: Sequence[str], root: Path | None) -> tuple[Part, ...]:
     path = folder / BLEND
     rows = read_json(path, ("members",))["members"]
     try:
@@ -193,7 +230,7 @@ def _read_members(folder: Path, overrides: Sequence[str]) -> tuple[Part, ...]:
     except (TypeError, KeyError):
         raise UserError(f"{path}: not the members of a blend; run src/blend.py again") from None
     return tuple(
-        Part(open_experiment(name, folder.parent, overrides), weight, temperature, digests)
+        Part(open_experiment(name, folder.parent, overrides, root), weight, temperature, digests)
         for name, weight, temperature, digests in values
     )
 
@@ -216,7 +253,8 @@ def training_frames(experiment: Experiment) -> FrameCache | FrameFolder:
     if experiment.config.train.cache is None:
         return FrameFolder(experiment.input, "train")
     ids = sorted(experiment.table["image_id"])
-    return open_cache(experiment.input, ids, cache_parent(experiment))
+    known = _known_files(experiment.folder)
+    return open_cache(experiment.input, ids, cache_parent(experiment), known)
 
 
 def cache_parent(experiment: Experiment) -> Path:
@@ -225,17 +263,19 @@ def cache_parent(experiment: Experiment) -> Path:
     return experiment.folder.parent / ".cache" if wish == "auto" else Path(str(wish))
 
 
-def _require_same(before: Experiment, now: Experiment, data: str) -> None:
+def _require_same(before: Experiment, now: Experiment, files: Facts) -> None:
     old, new = flatten(before.config.model_dump()), flatten(now.config.model_dump())
     changed = [key for key in new if old[key] != new[key] and not is_free(key)]
     way_out = "use --set name=NEW_NAME for another experiment, or --fresh to start this one anew"
     if changed:
         shown = ", ".join(f"{key} was {old[key]}, now {new[key]}" for key in changed)
         raise UserError(f"{now.folder}: begun with another configuration ({shown}); {way_out}")
-    known = read_json(before.folder / "experiment.json")["data"]
-    if fold_hash(before.table) != fold_hash(now.table) or known != data:
+    changed = differences(_known_files(before.folder), files)
+    if fold_hash(before.table) != fold_hash(now.table) or changed:
+        first = f"{changed[0]} differs, {len(changed)} such files; " if changed else ""
         raise UserError(
-            f"{now.folder}: begun with other data ({before.input}, now {now.input}); {way_out}"
+            f"{now.folder}: begun with other data ({first}{before.input}, now {now.input}); "
+            f"{way_out}"
         )
 
 

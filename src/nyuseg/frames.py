@@ -6,7 +6,7 @@ Image: 8-bit RGB; grey, a palette or an opaque alpha will do. Depth: 16-bit mill
 missing. Label: 8-bit grey or palette, 0..12, 255 = void.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,12 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 def frame_path(root: Path, split: str, kind: str, image_id: str) -> Path:
     """Path of one file; `split` is train or test, `kind` image, depth or label."""
     return root / split / kind / f"{image_id}.png"
+
+
+def frame_files(root: Path, ids: Iterable[str], kinds: Iterable[str]) -> dict[str, Path]:
+    """The files of training frames by a key, kind/id, that holds wherever the data lies."""
+    pairs = [(image_id, kind) for image_id in ids for kind in kinds]
+    return {f"{kind}/{one}": frame_path(root, "train", kind, one) for one, kind in pairs}
 
 
 def list_ids(root: Path, split: str) -> list[str]:

@@ -18,7 +18,12 @@ from nyuseg.depth import DEPTH_MAX, DEPTH_MIN
 from nyuseg.device import environment
 from nyuseg.ensemble import Ensemble
 from nyuseg.errors import UserError
-from nyuseg.experiment import Experiment, read_oof_ids, training_frames
+from nyuseg.experiment import (
+    Experiment,
+    read_oof_ids,
+    require_same_data,
+    training_frames,
+)
 from nyuseg.files import atomic_path, read_json, remove_partial, write_json, write_text
 from nyuseg.fitting import from_grid
 from nyuseg.frames import frame_path, read_depth, read_label, write_png
@@ -125,6 +130,7 @@ def image_confusions(experiment: Experiment) -> np.ndarray:
         label = read_label(frame_path(experiment.input, "train", "label", image_id))
         return confusion_matrix(label, read_label(experiment.mask_path(image_id)))
 
+    require_same_data(experiment)
     ids = experiment.table["image_id"]
     found = in_order(confusion, ids, THREADS, 2 * THREADS)
     return np.stack(list(progress(found, f"{experiment.config.name}: masks", len(ids))))

@@ -29,22 +29,22 @@ class Twins:
     hidden: tuple[float | None, float | None]
 
 
-def find_twins(oof: Path) -> list[Pair]:
+def find_twins(oof: Path, root: Path | None = None) -> list[Pair]:
     """Pooled experiments below `oof` of the same configuration and data, by scene and at random.
 
     One whose scenes are unknown has no fold that could be believed, and is nobody's twin. One that
-    cannot be opened is named and left out.
+    cannot be opened is named and left out. root: where the data is now, when it moved.
     """
-    found = list(_pooled(oof))
+    found = list(_pooled(oof, root))
     honest = [e for e in found if e.config.folds.group == "scene" and e.notice is None]
     leaky = [e for e in found if e.config.folds.group == "random"]
     return [pair for pair in product(honest, leaky) if _essence(pair[0]) == _essence(pair[1])]
 
 
-def _pooled(oof: Path) -> Iterator[Experiment]:
+def _pooled(oof: Path, root: Path | None) -> Iterator[Experiment]:
     for path in sorted(oof.glob("*/cv.json")):
         try:
-            experiment = open_experiment(path.parent.name, oof)
+            experiment = open_experiment(path.parent.name, oof, root=root)
         except UserError as error:
             print(f"left out: {error}")
             continue

@@ -14,7 +14,7 @@ from nyuseg.checkpoint import load_release
 from nyuseg.dataset import PredictionSet
 from nyuseg.ensemble import Ensemble
 from nyuseg.errors import UserError
-from nyuseg.experiment import Experiment, training_frames
+from nyuseg.experiment import Experiment, require_same_data, training_frames
 from nyuseg.files import write_json
 from nyuseg.fitting import to_mask
 from nyuseg.frames import frame_path, read_label
@@ -53,6 +53,7 @@ def search(experiment: Experiment, scales: Sequence[float], device: torch.device
     if experiment.members:
         raise UserError(f"{experiment.folder}: a blend; search the views of its members")
     check_pooling(experiment)
+    require_same_data(experiment)
     sets = candidate_sets(scales)
     confusions, seconds = _score(experiment, sets, device)
     scenes, folds = experiment.table["scene"], experiment.table["fold"].to_numpy()
