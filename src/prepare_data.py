@@ -9,7 +9,7 @@ examples:
 from collections.abc import Sequence
 from pathlib import Path
 
-from nyuseg.cli import Parser, run
+from nyuseg.cli import Parser, add_set, run
 from nyuseg.errors import UserError
 from nyuseg.files import PROJECT, find
 
@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "example:\n  python src/prepare_data.py check --input input",
     )
     check.add_argument("--input", default=str(PROJECT / "input"), metavar="DIR")
+    check.add_argument("--config", default=str(PROJECT / "configs/exp060.yaml"))
+    add_set(check, "such as data.depth_unit=sunrgbd")
     options = parser.parse_args(argv)
     {"demo": _demo, "nyuv2": _nyuv2, "check": _check}[options.command](options)
 
@@ -59,19 +61,18 @@ def _nyuv2(options) -> None:
 
 
 def _check(options) -> None:
-    from nyuseg.frames import WITHOUT_DEPTH, stored_kinds
+    from nyuseg.config import load_config
+    from nyuseg.depth_check import folder_lines
     from nyuseg.integrity import full_check
 
     root = find(options.input)
+    config = load_config(find(options.config), options.overrides)
     faults = full_check(root)
-    for fault in faults:
-        print(fault)
     if faults:
+        print(*faults, sep="\n")
         raise UserError(f"{root}: {len(faults)} fault{'s' * (len(faults) > 1)}, listed above")
     print(f"no fault in {root}")
-    for split in ("train", "test"):
-        if (root / split).is_dir() and "depth" not in stored_kinds(root, split):
-            print(f"no depth in {root / split}: {WITHOUT_DEPTH}")
+    print(*folder_lines(root, config.data), sep="\n")
 
 
 if __name__ == "__main__":

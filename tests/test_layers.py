@@ -12,11 +12,11 @@ import pytest
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 LAYERS = {
-    1: "ahead arrays bootstrap cache classes config depth duplicates encoding errors files "
-    "fingerprint folds frames history integrity kaggle_client kaggle_metadata leakage locks "
-    "metrics mounts notebook nyuv2_mat optimism png preview progress schema signals streams "
-    "wheels demo demo.data demo.furniture demo.layout demo.materials demo.render demo.rooms "
-    "demo.sensor demo.shapes demo.texture demo.things",
+    1: "ahead arrays bootstrap cache classes config depth depth_check duplicates encoding "
+    "errors files fingerprint folds frames history integrity kaggle_client kaggle_metadata "
+    "leakage locks metrics mounts notebook nyuv2_mat optimism png preview progress schema "
+    "signals streams wheels demo demo.data demo.furniture demo.layout demo.materials "
+    "demo.render demo.rooms demo.sensor demo.shapes demo.texture demo.things",
     2: "atrous augment averaging checkpoint dataset device fitting fuse inputs loader losses "
     "model recompute submission tensors tta",
     3: "budget ensemble experiment fit kinds predictor space step stored validate weights",

@@ -63,8 +63,14 @@ def check_members(members: Sequence[Experiment]) -> None:
         require_same_data(member)
         if fold_hash(member.table) != fold_hash(first.table):
             raise UserError(f"{member.folder}: other folds than those of {first.folder}")
+        if _depth(member) != _depth(first):
+            raise UserError(f"{member.folder}: reads depth in another way than {first.folder}")
         if _data(member) != _data(first):
             raise UserError(f"{member.folder}: trained on other data than {first.folder}")
+
+
+def _depth(member: Experiment) -> tuple[Any, ...]:
+    return member.config.data.depth_unit, member.config.data.depth_missing
 
 
 def _data(member: Experiment) -> str:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
+from nyuseg.depth import to_millimetres
 from nyuseg.errors import UserError
 from nyuseg.fitting import fit_frame
 from nyuseg.frames import Frame
@@ -50,13 +51,24 @@ class FrameSet(Dataset[Sample]):
         """Bytes that the arrays of a sample take, at most."""
         return PIXEL_BYTES * self.data.size[0] * self.data.size[1]
 
+    def read(self, image_id: str, kinds: Sequence[str]) -> Frame:
+        """Arrays of a frame at its native size, see FrameFolder.read, but depth in millimetres.
+
+        Here alone a depth file's numbers become millimetres: the cache keeps the files' own.
+        """
+        frame = self.source.read(image_id, kinds)
+        if "depth" in frame:
+            unit, missing = self.data.depth_unit, self.data.depth_missing
+            frame["depth"] = to_millimetres(frame["depth"], unit, missing)
+        return frame
+
     def _read(self, index: int, kinds: Sequence[str]) -> Frame:
         image_id = self.ids[index]
         worker = get_worker_info()
         if worker is not None:
             self.reading[worker.id % MOST_WORKERS].value = image_id.encode()[: ID_BYTES - 1]
         try:
-            return self.source.read(image_id, kinds)
+            return self.read(image_id, kinds)
         except (OSError, MemoryError, cv2.error) as error:
             where = self.source.root / self.source.split
             raise UserError(f"{where}: frame {image_id} cannot be read: {error}") from error

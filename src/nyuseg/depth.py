@@ -1,10 +1,40 @@
 """Encodings of depth. Millimetres come in, a missing pixel (0 mm) never looks like a near one."""
 
+from collections.abc import Sequence
+from functools import cache
+
 import numpy as np
 
 # Metres; the range in which the depths of NYUv2 lie, as in the Exp060 report.
 DEPTH_MIN = 0.71
 DEPTH_MAX = 10.0
+
+
+def to_millimetres(
+    stored: np.ndarray, unit: str | float = "mm", missing: Sequence[int] = ()
+) -> np.ndarray:
+    """What the numbers of a depth file mean: uint16 [H,W] millimetres, 0 = missing.
+
+    stored: uint16 [H,W]; unit, missing: data.depth_unit and data.depth_missing, see schema.Data. A
+    depth beyond 65.535 m becomes 65.535 m, one below half a millimetre 1 mm: neither wraps around
+    nor turns into a missing one, and the codes below clip both.
+    """
+    if unit == "mm" and not missing:
+        return stored
+    return _table(unit, tuple(missing))[stored]
+
+
+@cache
+def _table(unit: str | float, missing: tuple[int, ...]) -> np.ndarray:
+    """to_millimetres of every number, uint16 [65536]."""
+    values = np.arange(2**16, dtype=np.int64)
+    if unit == "sunrgbd":  # Song, Lichtenberg & Xiao, CVPR 2015; read3dPoints.m of its toolbox.
+        found = ((values >> 3) | (values << 13)) & 0xFFFF
+    else:
+        scale = 1.0 if unit == "mm" else float(unit)
+        found = np.clip(np.rint(values * scale), 1, 2**16 - 1)
+    found[[0, *missing]] = 0
+    return found.astype(np.uint16)
 
 
 def _clipped_metres(millimetres: np.ndarray) -> np.ndarray:

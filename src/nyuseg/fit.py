@@ -20,6 +20,7 @@ from nyuseg.dataset import (
     TrainingSet,
     mix_seed,
 )
+from nyuseg.depth_check import sample_lines
 from nyuseg.device import environment
 from nyuseg.ensemble import Ensemble, NotFiniteError
 from nyuseg.errors import UserError
@@ -61,10 +62,17 @@ def training_ids(experiment: Experiment, fold: int) -> list[str]:
 
 
 def check_folds(experiment: Experiment, folds: Sequence[int]) -> None:
-    """Raise UserError for what one of the folds lacks, before the first of them is trained."""
+    """Raise UserError for what one of the folds lacks, before the first of them is trained.
+
+    Prints what the depth looks like.
+    """
     for fold in folds:
         training_ids(experiment, fold)
     require_labels(experiment, folds)
+    if folds and "depth" in experiment.config.training_kinds:
+        ids = experiment.table["image_id"].tolist()
+        for line in sample_lines(experiment.input, "train", ids, experiment.config.data):
+            print(line, flush=True)
 
 
 class FoldTrainer:

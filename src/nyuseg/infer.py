@@ -14,6 +14,7 @@ from nyuseg.ahead import in_order
 from nyuseg.checkpoint import check_release, open_release
 from nyuseg.classes import CLASS_NAMES, NUM_CLASSES
 from nyuseg.dataset import PredictionSet
+from nyuseg.depth_check import sample_lines
 from nyuseg.device import environment
 from nyuseg.ensemble import Ensemble
 from nyuseg.errors import UserError
@@ -143,6 +144,10 @@ def write_submission(
     watch: sees the stream of predictions go by. Returns what a manifest says of the result.
     """
     config = predictor.config
+    if predictor.frames(frames).depth:
+        root, split = frames.source.root, frames.source.split
+        for line in sample_lines(root, split, frames.ids, config.data)[1:]:
+            print(line, flush=True)
     sizes, digests, pixels = _write_files(predictor, frames, folder, formats, watch)
     for name in formats:
         verify(folder / FILES[name], sizes, digests, config.submission)
@@ -152,6 +157,7 @@ def write_submission(
         "class_pixels": dict(zip(CLASS_NAMES, pixels.tolist(), strict=True)),
         "files": {FILES[name]: sha256_file(folder / FILES[name]) for name in formats},
         "encoding": config.submission.model_dump(),
+        "depth": {"unit": config.data.depth_unit, "missing": list(config.data.depth_missing)},
         "seed": config.seed,
         "environment": environment(predictor.devices[0], config.train.precision),
     }
@@ -180,7 +186,7 @@ def _write_files(
             sizes[prediction.id], digests[prediction.id] = mask.shape, digest(mask)
             pixels += np.bincount(mask.ravel(), minlength=NUM_CLASSES)
             if prediction.id in wanted:
-                frame = frames.source.read(prediction.id, kinds)
+                frame = frames.read(prediction.id, kinds)
                 rows.append(preview_row(frame["image"], frame.get("depth"), mask))
     titles = ["image", *["depth (red: near, black: missing)"][: len(kinds) - 1], "prediction"]
     write_png(folder / "preview.png", preview_sheet(rows, titles))

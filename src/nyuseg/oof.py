@@ -26,7 +26,7 @@ from nyuseg.experiment import (
 )
 from nyuseg.files import atomic_path, read_json, remove_partial, write_json, write_text
 from nyuseg.fitting import from_grid
-from nyuseg.frames import frame_path, read_depth, read_label, write_png
+from nyuseg.frames import FrameFolder, frame_path, read_label, write_png
 from nyuseg.kinds import over_last, read_confusions
 from nyuseg.locks import only_writer
 from nyuseg.metrics import confusion_matrix, summarize
@@ -200,8 +200,9 @@ def _depth_errors(experiment: Experiment, fold: int) -> list[float]:
     ids = read_oof_ids(experiment, fold)
     if len(map_array(path)) != len(ids):
         raise UserError(f"{path}: {len(map_array(path))} depth maps for {len(ids)} images")
+    frames = PredictionSet(FrameFolder(experiment.input, "train"), ids, experiment.config.data)
     for grid, image_id in zip(read_entries(path), ids, strict=True):
-        truth = read_depth(frame_path(experiment.input, "train", "depth", image_id))
+        truth = frames.read(image_id, ("depth",))["depth"]
         size = experiment.config.data.size
         guess = from_grid(torch.from_numpy(grid.astype(np.float32)), truth.shape, size)
         error, has_depth = depth_error(guess[0], truth)

@@ -26,17 +26,36 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def _unit(value: object) -> object:
+    """A word or a positive number; one message for everything else."""
+    try:
+        number = 1.0 if value in ("mm", "sunrgbd") else float(str(value))
+    except ValueError:
+        number = -1.0
+    if isinstance(value, bool) or not 0 < number < float("inf"):
+        raise ValueError("must be mm, sunrgbd or a positive number of millimetres a step")
+    return value if value in ("mm", "sunrgbd") else number
+
+
+DepthUnit = Annotated[Literal["mm", "sunrgbd"] | float, BeforeValidator(_unit)]
+
+
 class Data(Section):
     """What a network sees of a frame.
 
     size: height and width of the network's input; a frame is fitted into it with its aspect ratio
     kept. mean, std: of RGB in 0..1 (default: ImageNet's, as torchvision documents them).
+
+    depth_unit: what depth files count: mm, sunrgbd (its rotated bits), or millimetres a step.
+    depth_missing: stored numbers that mean a missing depth, besides 0.
     """
 
     size: tuple[int, int] = (480, 640)
     channels: tuple[Channel, ...] = ("rgb", "inverse_depth")
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    depth_unit: DepthUnit = "mm"
+    depth_missing: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()
 
     @field_validator("size")
     @classmethod

@@ -35,7 +35,7 @@ def validate(predictor: Predictor, frames: PredictionSet) -> dict[str, Any]:
     means = Means(2, torch.float64, device)
     nothing = torch.zeros((), device=device), torch.zeros((), dtype=torch.bool, device=device)
     for count, prediction in zip(counts, predictor.predict(frames), strict=True):
-        truth = frames.source.read(prediction.id, kinds)
+        truth = frames.read(prediction.id, kinds)
         label = torch.from_numpy(truth["label"].astype(np.int64)).to(device, non_blocking=True)
         probabilities = from_grid(prediction.probabilities.to(device), prediction.size, size)
         count_pairs(count, label, likeliest(probabilities))
