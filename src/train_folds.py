@@ -36,13 +36,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = load_config(find(options.config), options.overrides)
     folds = parse_folds(options.fold, config.folds.count)
     root = find(options.input)
+    # torch takes seconds to import: only once the options are known to be good.
+    from nyuseg.probe import require_possible
+
+    require_possible(config)
     require_clean(root)
     require_training_depth(root, config)
     train(config, folds, root, Path(options.oof), options.fresh)
 
 
 def train(config, folds, root, oof, fresh) -> None:
-    # torch takes seconds to import: only once the options and the data are known to be good.
     from nyuseg.device import environment, pick_device
     from nyuseg.experiment import create_experiment
     from nyuseg.fit import FoldTrainer, check_folds

@@ -18,7 +18,7 @@ LAYERS = {
     "signals streams wheels demo demo.data demo.furniture demo.layout demo.materials "
     "demo.render demo.rooms demo.sensor demo.shapes demo.texture demo.things",
     2: "atrous augment averaging checkpoint dataset device fitting fuse inputs loader losses "
-    "model recompute submission tensors tta",
+    "model probe recompute submission tensors tta",
     3: "budget ensemble experiment fit kinds predictor space step stored validate weights",
     4: "blend cli compare forest infer kaggle_push kernel kernel_check leaderboard oof package "
     "report twins view_search",

@@ -1,6 +1,7 @@
 """The network: shapes, input channels, where its weights come from."""
 
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from safetensors.torch import save_file
 import nyuseg.model
 from nyuseg.config import parse_config
 from nyuseg.errors import UserError
-from nyuseg.model import build_model, expand_input
+from nyuseg.model import build_model, expand_input, load_network
+from nyuseg.probe import require_network, require_possible
 from nyuseg.schema import Config
 
 
@@ -108,6 +110,108 @@ def test_without_a_network_the_error_names_two_ways_out(monkeypatch: pytest.Monk
         build_model(config(encoder_weights="imagenet"))
     message = str(caught.value)
     assert "=FILE" in message and "=null" in message and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (FileNotFoundError("not in the cache"), "cannot be downloaded; connect to the internet"),
+        (ConnectionRefusedError(111, "Connection refused"), "connect to the internet"),
+        (PermissionError(13, "Permission denied", "/hub"), "kept in /hub (Permission denied); set"),
+        (NotADirectoryError(20, "Not a directory", "/hub"), "kept in /hub (Not a directory); set"),
+        (OSError(28, "No space left on device"), "do not fit on the disk"),
+        (RuntimeError("No pretrained weights exist"), "No pretrained weights exist); choose"),
+    ],
+)
+def test_why_weights_did_not_come_is_told_apart(monkeypatch, fault: Exception, words: str) -> None:
+    def fail(*_, **__):
+        raise fault
+
+    monkeypatch.setattr(nyuseg.model.smp, "create_model", fail)
+    with pytest.raises(UserError, match=re.escape(words)) as caught:
+        build_model(config(encoder_weights="imagenet"))
+    assert "model.encoder_weights" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def sized(encoder: str, decoder: str, size: tuple[int, int] = (96, 128), **views) -> Config:
+    values = {"encoder": encoder, "decoder": decoder, "encoder_weights": None}
+    given = {"name": "x", "model": values, "data": {"size": size}}
+    return parse_config({**given, "predict": views}, "test")
+
+
+# Of each kind: convolutional, with windows, with positions of one size, with neither.
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        *("convnext_atto", "efficientnet_b0", "mobilenetv3_small_050", "regnety_002"),
+        *("hrnet_w18_small", "davit_tiny", "caformer_s18", "mambaout_femto", "pvt_v2_b0"),
+        *("sam2_hiera_tiny", "hiera_tiny_224", "swin_tiny_patch4_window7_224"),
+        *("swinv2_cr_tiny_224", "maxvit_tiny_rw_224", "coatnet_nano_rw_224", "coat_tiny"),
+        *("gcvit_xxtiny", "twins_svt_small", "mvitv2_tiny"),
+    ],
+)
+def test_families_of_encoders_take_the_size_of_the_input(encoder: str) -> None:
+    require_network(sized(f"tu-{encoder}", "unet"))
+
+
+def test_an_encoder_built_for_one_size_is_trained_and_loaded_as_the_same(tmp_path: Path) -> None:
+    wish = sized("tu-coatnet_nano_rw_224", "unet", (64, 96))
+    model = build_model(wish).eval()
+    images = torch.randn(1, 4, 64, 96, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = model(images)["logits"]
+        assert expected.shape == (1, 13, 16, 24)
+        found = load_network(wish, model.state_dict())(images)["logits"]
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "words"),
+    [
+        ("tu-maxvit_tiny_rw_224", "deeplabv3plus", "use model.decoder=fpn or upernet or unet"),
+        ("tu-hrnet_w18_small", "deeplabv3plus", "use model.decoder=fpn or upernet or unet"),
+        ("tu-nest_tiny", "fpn", "square inputs); use another encoder or data.size"),
+        ("tu-vit_tiny_patch16_224", "unet", "pattern.); use another encoder or data.size"),
+        ("resnet7", "unet", "use another encoder"),
+        ("tu-resnet7", "unet", "Unknown model (resnet7)"),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(encoder: str, decoder: str, words: str) -> None:
+    with pytest.raises(UserError, match=re.escape(words)) as caught:
+        require_network(sized(encoder, decoder))
+    message = str(caught.value)
+    assert f"{encoder} does not work with model.decoder={decoder}" in message
+    assert "data.size=[96,128]" in message and "\n" not in message
+
+
+def test_scaled_views_are_refused_by_the_network_not_by_its_name() -> None:
+    views = [{}, {"scale": 1.5}]
+    require_network(sized("tu-twins_svt_small", "fpn", views=views))
+    require_network(sized("tu-test_resnet", "deeplabv3plus", views=views))
+    for encoder in ("tu-swin_tiny_patch4_window7_224", "tu-coatnet_nano_rw_224"):
+        with pytest.raises(UserError, match=r"predict\.views: .*input of 128x192, which the scale"):
+            require_network(sized(encoder, "fpn", (96, 128), views=views))
+
+
+def test_no_compiler_is_known_before_training(monkeypatch) -> None:
+    def broken(_):
+        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler\nand 104 more lines")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    given = {"name": "x", "model": {"encoder": "tu-test_resnet"}}
+    require_possible(parse_config(given, "test"))
+    wish = parse_config({**given, "train": {"compile": True}}, "test")
+    with pytest.raises(
+        UserError, match=r"train\.compile: .*C\+\+ compiler.*--set train\.compile=fal"
+    ):
+        require_possible(wish)
+
+
+def test_asking_the_network_draws_no_random_number() -> None:
+    before = torch.get_rng_state()
+    require_network(sized("tu-test_resnet", "fpn", (64, 96)))
+    assert nyuseg.model.network_fault(sized("tu-nest_tiny", "fpn", (64, 64))) is not None
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_unknown_encoder_is_one_line() -> None:

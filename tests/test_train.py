@@ -610,6 +610,10 @@ MISTAKES = [
     (["train_folds.py"], "--fold"),
     (["train_folds.py", "--fold", "0", "--set", "train.epoch=1"], "train.epoch"),
     (["train_folds.py", "--fold", "0", "--input", "nowhere"], "nowhere/train/image"),
+    (  # Before the data is looked for.
+        ["train_folds.py", "--fold", "0", "--set", "model.encoder=tu-swin_tiny_patch4_window7_224"],
+        "use model.decoder=fpn or upernet or unet",
+    ),
     (["infer.py", "--experiment", "nope", "--oof", "."], "no such experiment"),
     (["infer.py", "--format", "gif"], "'gif' is none of npy, rle, png"),
     (["prepare_data.py", "nyuv2", "--mat", "gone.mat"], "gone.mat: no such file"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from nyuseg.errors import UserError
 from nyuseg.files import PROJECT
 
 LIBRARIES = ("torch", "timm", "segmentation-models-pytorch", "albumentations", "ttach", "numpy")
@@ -33,6 +34,24 @@ def pick_devices() -> list[torch.device]:
 def pick_device() -> torch.device:
     """The first of pick_devices."""
     return pick_devices()[0]
+
+
+def require_compiler(device: torch.device) -> None:
+    """Raise UserError when torch.compile does not work here, found out on the smallest function.
+
+    It needs a C++ compiler for a processor, Triton and a C compiler for a GPU.
+    """
+    needs = "Triton and a C compiler" if device.type == "cuda" else "a C++ compiler, such as g++"
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(8, device=device))
+    except Exception as error:  # Of dynamo, inductor, Triton or the compiler itself.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"train.compile: torch cannot compile on this machine ({reason:.120}); install "
+            f"{needs}, or --set train.compile=false"
+        ) from None
+    finally:
+        torch.compiler.reset()
 
 
 def _keep_freed_memory() -> None:

@@ -91,6 +91,7 @@ class FoldTrainer:
         self.best: dict[str, Any] = {"miou": -1.0}
         self.history: list[dict[str, Any]] = []
         ids = training_ids(experiment, fold)
+        self._make_network()  # Before frames are decoded: its weights may be missing.
         source = training_frames(experiment)
         self.train = TrainingSet(source, ids, self.config, fold)
         held_out = experiment.ids(fold, held_out=True)
@@ -107,13 +108,16 @@ class FoldTrainer:
             # BatchNorm in the pooled branch of DeepLabV3+ fails on a batch of one.
             drop_last=True,
         )
+
+    def _make_network(self) -> None:
+        """The network and what belongs to it, as they begin or as the last checkpoint has them."""
         remove_partial(self.folder)
-        state = load_latest(self.folder, fold_hash(experiment.table))
-        torch.manual_seed(mix_seed(self.config.seed, fold))
+        state = load_latest(self.folder, fold_hash(self.experiment.table))
+        torch.manual_seed(mix_seed(self.config.seed, self.fold))
         self.model = build_model(self.config, pretrained=state is None)
-        self.model.to(device, memory_format=torch.channels_last)
-        self.step = TrainingStep(self.model, options, device)
-        self.predictor = Predictor([Ensemble([self.model], self.config, device)])
+        self.model.to(self.device, memory_format=torch.channels_last)
+        self.step = TrainingStep(self.model, self.config.train, self.device)
+        self.predictor = Predictor([Ensemble([self.model], self.config, self.device)])
         if state is not None:
             self._restore(state)
 

@@ -25,6 +25,7 @@ from nyuseg.frames import FrameFolder, list_ids, require_depth, stored_kinds, wr
 from nyuseg.locks import only_writer
 from nyuseg.predictor import Prediction, Predictor
 from nyuseg.preview import preview_row, preview_sheet
+from nyuseg.probe import require_views
 from nyuseg.progress import progress
 from nyuseg.submission import FILES, Sizes, digest, make_writer, verify
 
@@ -73,6 +74,8 @@ def load_predictor(
     ensembles, hashes = [], {}
     for part in experiment.parts:
         member = part.experiment
+        if tta:
+            require_views(member.config, member.config.predict.views)
         models, digests = load_folds(member, folds)
         if part.digests and any(part.digests[fold] != digests[fold] for fold in digests):
             raise UserError(

@@ -8,14 +8,17 @@ from functools import lru_cache
 from pathlib import Path
 
 import segmentation_models_pytorch as smp
+import timm
 import torch
 import torch.nn.functional as F
+from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundError
 from safetensors import SafetensorError
 from torch import nn
 
 from nyuseg.atrous import use_atrous
 from nyuseg.classes import NUM_CLASSES
 from nyuseg.errors import UserError
+from nyuseg.files import DISK_FULL
 from nyuseg.fitting import STRIDE
 from nyuseg.fuse import Pairs, find_pairs, fold_batchnorm
 from nyuseg.schema import Config
@@ -107,32 +110,95 @@ def _skeleton(config: Config) -> tuple[MultiTaskNet | None, Pairs]:
     return (network, pairs) if every <= held else (None, ())
 
 
+@lru_cache(maxsize=32)
+def network_fault(
+    config: Config, size: tuple[int, int] | None = None, sized: bool | None = None
+) -> str | None:
+    """Why a configuration's network cannot be built or cannot take its input; None when it can.
+
+    size: height and width of another input, for inference. sized: see _is_sized, which decides it.
+    Computes nothing, on torch's meta device, unless that fails.
+    """
+    reason = ""
+    for device in ("meta", "cpu"):
+        try:
+            with torch.random.fork_rng(devices=[]), torch.device(device), torch.no_grad():
+                network = _create(config, None, _is_sized(config) if sized is None else sized)
+                network = MultiTaskNet(network, config.model.depth_head).to(device)
+                shape = (2, config.data.channel_count, *(size or config.data.size))
+                network.train(size is None)(torch.zeros(shape))
+            return None
+        except Exception as error:  # No two encoders refuse with the same.
+            reason = _reason(error)
+    return reason
+
+
+@lru_cache(maxsize=32)
+def _is_sized(config: Config) -> bool:
+    """Whether the encoder is to be told the input's size, because it is built for one alone.
+
+    timm marks such models; of those a few take no size that is not square, but any input.
+    """
+    name = config.model.encoder
+    facts = timm.get_pretrained_cfg(name.removeprefix("tu-"), allow_unregistered=True)
+    if not name.startswith("tu-") or facts is None or not facts.fixed_input_size:
+        return False
+    return (
+        network_fault(config, None, True) is None or network_fault(config, None, False) is not None
+    )
+
+
+def _create(config: Config, weights: str | bool | None, sized: bool) -> nn.Module:
+    return smp.create_model(
+        config.model.decoder,
+        encoder_name=config.model.encoder,
+        encoder_weights=weights,
+        in_channels=config.data.channel_count,
+        classes=NUM_CLASSES,
+        **({"img_size": config.data.size} if sized else {}),
+    )
+
+
 def _build_network(config: Config, imagenet: bool) -> nn.Module:
-    options = config.model
+    encoder = config.model.encoder
     # For a timm encoder (tu-...) smp takes True: the name itself says which weights.
-    weights = (options.encoder.startswith("tu-") or "imagenet") if imagenet else None
+    weights = (encoder.startswith("tu-") or "imagenet") if imagenet else None
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # Our error says it in a line.
     try:
-        return smp.create_model(
-            options.decoder,
-            encoder_name=options.encoder,
-            encoder_weights=weights,
-            in_channels=config.data.channel_count,
-            classes=NUM_CLASSES,
-            # Swin transformers are built for one size of input.
-            **({"img_size": config.data.size} if options.encoder.startswith("tu-swin") else {}),
+        return _create(config, weights, _is_sized(config))
+    except MemoryError:
+        raise
+    except Exception as error:
+        if imagenet:
+            raise UserError(
+                f"model.encoder_weights: the ImageNet weights of {encoder} {download_fault(error)}"
+                ", or --set model.encoder_weights=FILE with a copy of them, or =null to train from "
+                "random weights"
+            ) from None
+        raise UserError(
+            f"model.encoder: {encoder} with {config.model.decoder}: {_reason(error)}"
+        ) from None
+
+
+def download_fault(error: Exception) -> str:
+    """Why pretrained weights did not come, and what would help."""
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return "do not fit on the disk; make room, or set HF_HOME to a folder on another disk"
+    if isinstance(error, OSError) and error.filename:
+        return (
+            f"cannot be kept in {error.filename} ({error.strerror}); set HF_HOME to a folder that "
+            "can be written"
         )
-    except OSError:
-        raise UserError(
-            f"model.encoder_weights: the ImageNet weights of {options.encoder} cannot be "
-            "downloaded; connect to the internet once, or --set model.encoder_weights=FILE with a "
-            "copy of them, or =null to train from random weights"
-        ) from None
-    except (KeyError, RuntimeError, ValueError, TypeError, NotImplementedError) as error:
-        reason = " ".join(str(error).strip('"').split())
-        raise UserError(
-            f"model.encoder: {options.encoder} with {options.decoder}: {reason:.120}"
-        ) from None
+    if isinstance(error, RepositoryNotFoundError | RemoteEntryNotFoundError):
+        return "are not where the library looks for them; update timm"
+    if isinstance(error, OSError):
+        return "cannot be downloaded; connect to the internet once"
+    return f"cannot be had ({_reason(error)}); choose another encoder"
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).strip("\"'").split())
+    return f"{text:.120}" if text else type(error).__name__
 
 
 def expand_input(rgb: torch.Tensor, channels: int, init: str) -> torch.Tensor:

@@ -244,9 +244,6 @@ class Config(Section):
         # DeepLabV3+ keeps its encoder at stride 16; the others go down to 32.
         if self.model.decoder != "deeplabv3plus" and any(n % 32 for n in self.data.size):
             raise ValueError(f"data.size: {self.model.decoder} needs multiples of 32")
-        scaled = any(view.scale != 1 for view in self.predict.views)
-        if scaled and self.model.encoder.startswith("tu-swin"):
-            raise ValueError("predict.views: a Swin transformer has one size of input; no scales")
         return self
 
     @model_validator(mode="after")

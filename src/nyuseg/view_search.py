@@ -23,6 +23,7 @@ from nyuseg.loader import collate
 from nyuseg.locks import only_writer
 from nyuseg.metrics import confusion_matrix, mean_iou
 from nyuseg.oof import check_pooling
+from nyuseg.probe import require_views
 from nyuseg.progress import progress
 from nyuseg.report import difference_text
 from nyuseg.schema import View
@@ -55,6 +56,7 @@ def search(experiment: Experiment, scales: Sequence[float], device: torch.device
     check_pooling(experiment)
     require_same_data(experiment)
     sets = candidate_sets(scales)
+    require_views(experiment.config, sets[-1])
     confusions, seconds = _score(experiment, sets, device)
     scenes, folds = experiment.table["scene"], experiment.table["fold"].to_numpy()
     rows = [
