@@ -42,39 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     require_possible(config)
     require_clean(root)
     require_training_depth(root, config)
+    from nyuseg.training import train
+
     train(config, folds, root, Path(options.oof), options.fresh)
-
-
-def train(config, folds, root, oof, fresh) -> None:
-    from nyuseg.device import environment, pick_device
-    from nyuseg.experiment import create_experiment
-    from nyuseg.fit import FoldTrainer, check_folds
-    from nyuseg.oof import pool, write_oof
-    from nyuseg.report import cv_table
-    from nyuseg.space import require_space
-
-    device = pick_device()
-    experiment = create_experiment(config, root, oof, fresh)
-    facts = environment(device, config.train.precision)
-    print(f"{config.name}: {facts['device']}, {facts['precision']}, data {root}")
-    if experiment.notice:
-        print(f"!! {experiment.notice} !!")
-    todo = [fold for fold in folds if not experiment.is_finished(fold)]
-    check_folds(experiment, todo)
-    require_space(experiment, todo)
-    for fold in folds:
-        if experiment.is_finished(fold):
-            print(f"fold {fold}: already finished, skipped")
-            continue
-        with experiment.lock(fold):
-            FoldTrainer(experiment, fold, device).run()
-            write_oof(experiment, fold, device)
-    unfinished = [k for k in range(config.folds.count) if not experiment.is_finished(k)]
-    if unfinished:
-        print(f"out-of-fold scores follow when fold {unfinished} is finished: {experiment.folder}")
-        return
-    print("\n" + cv_table(pool(experiment, device)))
-    print(f"\nresult: {experiment.folder / 'cv.json'}")
 
 
 if __name__ == "__main__":

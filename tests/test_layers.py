@@ -21,7 +21,7 @@ LAYERS = {
     "model probe recompute submission tensors tta",
     3: "budget ensemble experiment fit kinds predictor space step stored validate weights",
     4: "blend cli compare forest infer kaggle_push kernel kernel_check leaderboard oof package "
-    "report twins view_search",
+    "report training twins view_search",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 # Modules that a machine without torch can import (besides layer 1).

@@ -1,0 +1,41 @@
+"""Training of several folds: each fitted and predicted out-of-fold, all pooled at the end."""
+
+from pathlib import Path
+
+from nyuseg.device import environment, pick_device
+from nyuseg.experiment import create_experiment
+from nyuseg.fit import FoldTrainer, check_folds
+from nyuseg.oof import pool, write_oof
+from nyuseg.report import cv_table
+from nyuseg.schema import Config
+from nyuseg.space import require_space
+
+
+def train(config: Config, folds: list[int], root: Path, oof: Path, fresh: bool) -> None:
+    """Train the folds that are not finished; pool and score once all of the experiment are.
+
+    root: the data's folder; oof: that of all experiments; fresh: move an earlier run aside. Raises
+    UserError for whatever is wrong, as far as possible before the first step.
+    """
+    device = pick_device()
+    experiment = create_experiment(config, root, oof, fresh)
+    facts = environment(device, config.train.precision)
+    print(f"{config.name}: {facts['device']}, {facts['precision']}, data {root}")
+    if experiment.notice:
+        print(f"!! {experiment.notice} !!")
+    todo = [fold for fold in folds if not experiment.is_finished(fold)]
+    check_folds(experiment, todo)
+    require_space(experiment, todo)
+    for fold in folds:
+        if experiment.is_finished(fold):
+            print(f"fold {fold}: already finished, skipped")
+            continue
+        with experiment.lock(fold):
+            FoldTrainer(experiment, fold, device).run()
+            write_oof(experiment, fold, device)
+    unfinished = [k for k in range(config.folds.count) if not experiment.is_finished(k)]
+    if unfinished:
+        print(f"out-of-fold scores follow when fold {unfinished} is finished: {experiment.folder}")
+        return
+    print("\n" + cv_table(pool(experiment, device)))
+    print(f"\nresult: {experiment.folder / 'cv.json'}")
