@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import torch
@@ -20,7 +20,6 @@ from nyuseg.dataset import (
     TrainingSet,
     mix_seed,
 )
-from nyuseg.depth_check import sample_lines
 from nyuseg.device import environment
 from nyuseg.ensemble import Ensemble, NotFiniteError
 from nyuseg.errors import UserError
@@ -37,7 +36,7 @@ from nyuseg.optimism import half_sums
 from nyuseg.predictor import Predictor
 from nyuseg.progress import progress
 from nyuseg.step import TrainingStep
-from nyuseg.validate import require_labels, validate
+from nyuseg.validate import validate
 
 # Steps between two looks at the loss on a GPU: a look waits for all that is queued there.
 LOOK_EVERY = 20
@@ -59,20 +58,6 @@ def training_ids(experiment: Experiment, fold: int) -> list[str]:
             f"{advice}more data"
         )
     return ids
-
-
-def check_folds(experiment: Experiment, folds: Sequence[int]) -> None:
-    """Raise UserError for what one of the folds lacks, before the first of them is trained.
-
-    Prints what the depth looks like.
-    """
-    for fold in folds:
-        training_ids(experiment, fold)
-    require_labels(experiment, folds)
-    if folds and "depth" in experiment.config.training_kinds:
-        ids = experiment.table["image_id"].tolist()
-        for line in sample_lines(experiment.input, "train", ids, experiment.config.data):
-            print(line, flush=True)
 
 
 class FoldTrainer:

@@ -1,14 +1,17 @@
 """Training of several folds: each fitted and predicted out-of-fold, all pooled at the end."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from nyuseg.depth_check import sample_lines
 from nyuseg.device import environment, pick_device
-from nyuseg.experiment import create_experiment
-from nyuseg.fit import FoldTrainer, check_folds
+from nyuseg.experiment import Experiment, create_experiment
+from nyuseg.fit import FoldTrainer, training_ids
 from nyuseg.oof import pool, write_oof
 from nyuseg.report import cv_table
 from nyuseg.schema import Config
 from nyuseg.space import require_space
+from nyuseg.validate import require_labels
 
 
 def train(config: Config, folds: list[int], root: Path, oof: Path, fresh: bool) -> None:
@@ -39,3 +42,17 @@ def train(config: Config, folds: list[int], root: Path, oof: Path, fresh: bool) 
         return
     print("\n" + cv_table(pool(experiment, device)))
     print(f"\nresult: {experiment.folder / 'cv.json'}")
+
+
+def check_folds(experiment: Experiment, folds: Sequence[int]) -> None:
+    """Raise UserError for what one of the folds lacks, before the first of them is trained.
+
+    Prints what the depth looks like.
+    """
+    for fold in folds:
+        training_ids(experiment, fold)
+    require_labels(experiment, folds)
+    if folds and "depth" in experiment.config.training_kinds:
+        ids = experiment.table["image_id"].tolist()
+        for line in sample_lines(experiment.input, "train", ids, experiment.config.data):
+            print(line, flush=True)
