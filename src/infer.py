@@ -23,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--experiment", default="exp060", help="its folder below --oof")
     parser.add_argument("--fold", default="all", help="0..4, 3, 0,2 or all (default)")
     parser.add_argument("--tta", action="store_true", help="average over the horizontal flip too")
-    parser.add_argument("--format", default="npy,rle,png", help=f"some of {', '.join(FILES)}")
+    some = f"some of {', '.join(FILES)}; default: all that the images allow"
+    parser.add_argument("--format", help=some)
     add_input(parser, "test/")
     parser.add_argument(
         "--submissions", default=str(PROJECT / "submissions"), metavar="DIR", help="where to write"
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_oof(parser)
     add_set(parser, "such as submission.order=row or predict.batch_size=2")
     options = parser.parse_args(argv)
-    formats = parse_formats(options.format)
+    formats = parse_formats(options.format) if options.format else None
     require_safe_name(options.experiment, "--experiment")
     from nyuseg.device import pick_devices
     from nyuseg.experiment import open_experiment, require_input

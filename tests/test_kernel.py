@@ -26,10 +26,11 @@ from nyuseg.config import parse_config
 from nyuseg.demo.data import write_demo
 from nyuseg.errors import UserError
 from nyuseg.files import PROJECT, read_json
-from nyuseg.kernel import END, find_frames, load_package, run, usable_formats
+from nyuseg.kernel import END, find_frames, load_package, run
 from nyuseg.kernel_check import LAYOUTS, agreement, check, kaggle_like, mount, run_kernel
 from nyuseg.mounts import find_all
 from nyuseg.package import to_half
+from nyuseg.submission import usable_formats
 from nyuseg.wheels import own_wheel, repack
 
 # Finding
@@ -57,7 +58,7 @@ def test_the_competition_goes_before_other_test_images(tiny_folder, tmp_path: Pa
     config = parse_config({"name": "x"}, "test")
     frames = find_frames(tmp_path, config, "slug")
     assert frames.source.root == tmp_path / "competitions/slug"
-    assert usable_formats(frames, ["npy", "rle"]) == ["rle"]
+    assert usable_formats(frames.source.root, ["npy", "rle"]) == ["rle"]
     assert find_frames(tmp_path, config, None).source.root == tmp_path / "extra"
     next((tmp_path / "extra/test/depth").iterdir()).unlink()
     with pytest.raises(UserError, match="missing; only image"):

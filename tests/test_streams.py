@@ -104,3 +104,23 @@ def test_folds_and_experiments_do_not_share_a_submission(tiny_folder, tmp_path: 
     config.write_text(config.read_text().replace("name: demo\n", "name: demo_fold1\n"))
     with pytest.raises(UserError, match="holds a submission of the experiment demo, not of demo_f"):
         infer.main(["--experiment", "demo_fold1", *shared, "--format", "rle"])
+
+
+@pytest.mark.slow
+def test_images_of_several_sizes_are_known_before_anything_is_predicted(
+    tiny_folder, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    tiny_folder(tmp_path / "data", [(32, 48)] * 6, list("aabbcc"), [(32, 48), (31, 48)])
+    train_folds.main(arguments(tmp_path / "data", tmp_path / "oof"))
+    shared = ["--experiment", "demo", "--oof", str(tmp_path / "oof")]
+    shared += ["--submissions", str(tmp_path / "sub")]
+    infer.main(shared)
+    assert "images of 2 sizes (31x48, 32x48, ...): submission.npy is left out !!" in (
+        capsys.readouterr().out
+    )
+    manifest = read_json(tmp_path / "sub/demo/manifest.json")
+    assert manifest["left_out"] == ["npy"]
+    assert sorted(manifest["files"]) == ["submission.csv", "submission.zip"]
+    monkeypatch.setattr("nyuseg.infer.load_predictor", lambda *_: pytest.fail("too late"))
+    with pytest.raises(UserError, match=r"images of 2 sizes .*use --format rle,png"):
+        infer.main([*shared, "--format", "npy,rle"])

@@ -27,7 +27,7 @@ from nyuseg.predictor import Prediction, Predictor
 from nyuseg.preview import preview_row, preview_sheet
 from nyuseg.probe import require_views
 from nyuseg.progress import progress
-from nyuseg.submission import FILES, Sizes, digest, make_writer, verify
+from nyuseg.submission import FILES, Sizes, digest, make_writer, usable_formats, verify
 
 PREVIEWS = 5
 MANIFEST = "manifest.json"
@@ -96,16 +96,18 @@ def infer(
     tta: bool,
     root: Path,
     folder: Path,
-    formats: list[str],
+    formats: list[str] | None,
     device: torch.device | Sequence[torch.device],
 ) -> dict[str, Any]:
     """Predict root/test with the mean of some folds and write `folder`; returns the manifest.
 
-    The folder appears whole, after each of its files was decoded again and compared.
+    formats: None for all that the images allow. The folder appears whole, after each of its files
+    was decoded again and compared.
     """
     started = time.monotonic()
     config = experiment.config
     _require_own(folder, config.name)
+    usable = usable_formats(root, formats or list(FILES), asked=formats is not None)
     if any(part.experiment.config.data.uses_depth for part in experiment.parts):
         require_depth(root, "test", f"{config.name} was trained to see them")
     predictor, hashes = load_predictor(experiment, folds, device, tta)
@@ -117,7 +119,8 @@ def infer(
             "views": predictor.view_names,
             "cv": cv_scores(experiment),
             "notice": experiment.notice,
-            **write_submission(predictor, frames, temporary, formats),
+            **write_submission(predictor, frames, temporary, usable),
+            "left_out": [name for name in formats or FILES if name not in usable],
             "seconds": round(time.monotonic() - started, 1),
         }
         write_json(temporary / MANIFEST, manifest)

@@ -18,12 +18,13 @@ from nyuseg.errors import UserError
 from nyuseg.files import atomic_folder, read_json, sha256_file, write_json
 from nyuseg.frames import FrameFolder, list_ids, require_depth
 from nyuseg.infer import MANIFEST, write_submission
-from nyuseg.integrity import image_sizes, require_clean
+from nyuseg.integrity import require_clean
 from nyuseg.loader import collate
 from nyuseg.model import load_network
 from nyuseg.mounts import describe, find_all
 from nyuseg.predictor import Predictor
 from nyuseg.schema import Config
+from nyuseg.submission import usable_formats
 from nyuseg.tensors import read_tensors
 
 PACKAGE_KEYS = (
@@ -54,7 +55,7 @@ def run(
     frames = find_frames(inputs, predictor.config, facts["competition"])
     if predictor.frames(frames).depth:
         require_depth(frames.source.root, "test", f"{facts['experiment']} was trained to see them")
-    formats = usable_formats(frames, facts["formats"])
+    formats = usable_formats(frames.source.root, facts["formats"])
     planned = {"folds": predictor.model_count, "views": predictor.view_names}
     budget = Budget(predictor, len(frames), budget_hours * 3600 - (time.time() - started))
     print(f"loaded after {time.time() - started:.0f} s", flush=True)
@@ -66,6 +67,7 @@ def run(
             "views": predictor.view_names,
             "budget": {"hours": budget_hours, "planned": planned, "dropped": budget.dropped},
             **result,
+            "left_out": [name for name in facts["formats"] if name not in formats],
             "seconds": round(time.time() - started, 1),
         }
         write_json(folder / MANIFEST, manifest)
@@ -152,15 +154,6 @@ def find_frames(inputs: Path, config: Config, competition: str | None) -> Predic
     others = f" (not of {', '.join(map(str, found[1:]))})" if found[1:] else ""
     print(f"{len(ids)} test images of {root}{others}", flush=True)
     return PredictionSet(FrameFolder(root, "test"), ids, config.data)
-
-
-def usable_formats(frames: PredictionSet, formats: list[str]) -> list[str]:
-    """The formats that these images allow: without npy, said aloud, when their sizes differ."""
-    sizes = image_sizes(frames.source.root, "test")
-    if len(sizes) == 1 or "npy" not in formats:
-        return formats
-    print(f"!! images of {len(sizes)} sizes: submission.npy is left out !!", flush=True)
-    return [name for name in formats if name != "npy"] or ["rle"]
 
 
 def _synchronize(predictor: Predictor) -> None:

@@ -15,6 +15,7 @@ from nyuseg.classes import NUM_CLASSES
 from nyuseg.encoding import decode_mask, encode_mask
 from nyuseg.errors import UserError
 from nyuseg.frames import encode_png
+from nyuseg.integrity import image_sizes
 from nyuseg.png import decode_numbers
 from nyuseg.schema import Submission
 
@@ -32,6 +33,22 @@ def parse_formats(text: str) -> list[str]:
         if name not in FILES:
             raise UserError(f"--format {text}: '{name}' is none of {', '.join(FILES)}")
     return formats
+
+
+def usable_formats(root: Path, formats: list[str], asked: bool = False) -> list[str]:
+    """The formats that the test images of `root` allow, from their headers.
+
+    submission.npy needs one size: when they differ it is left out, said aloud, and with nothing
+    left `rle` takes its place. asked: the user named the formats; then it is a UserError instead.
+    """
+    if "npy" not in formats or len(sizes := image_sizes(root, "test")) <= 1:
+        return formats
+    found = ", ".join(f"{height}x{width}" for width, height in sorted(sizes)[:3])
+    what = f"{root / 'test'}: images of {len(sizes)} sizes ({found}, ...)"
+    if asked:
+        raise UserError(f"{what}: {FILES['npy']} needs one size; use --format rle,png")
+    print(f"!! {what}: {FILES['npy']} is left out !!", flush=True)
+    return [name for name in formats if name != "npy"] or ["rle"]
 
 
 class RleWriter(AbstractContextManager):
