@@ -10,7 +10,7 @@ from nyuseg.config import parse_config
 from nyuseg.experiment import Experiment, create_experiment
 from nyuseg.files import write_json, write_text
 from nyuseg.fitting import STRIDE, to_mask
-from nyuseg.frames import KINDS, frame_path, write_png
+from nyuseg.frames import KINDS, png_path, write_png
 
 CELL = 8  # Pixels a side of a patch of one class.
 
@@ -29,7 +29,7 @@ def write_labels(root: Path, images: int, scenes: int, size: tuple[int, int], se
         pictures = {"image": np.zeros((1, 1, 3), np.uint8), "depth": np.ones((1, 1), np.uint16)}
         for kind, pixels in {**pictures, "label": label}.items():
             assert kind in KINDS["train"]
-            write_png(frame_path(root, "train", kind, image_id), pixels)
+            write_png(png_path(root, "train", kind, image_id), pixels)
         rows.append(f"{image_id},room_{room:04d},any\n")
     write_text(root / "scenes.csv", "image_id,scene,scene_type\n" + "".join(rows))
 
@@ -68,7 +68,7 @@ def write_experiment(
         shape = (len(ids), 13, *grid)
         file = np.lib.format.open_memmap(folder / "oof_probs.npy", "w+", np.float16, shape)
         for index, image_id in enumerate(ids):
-            label = cv2.imread(str(frame_path(root, "train", "label", image_id)), -1)
+            label = cv2.imread(str(png_path(root, "train", "label", image_id)), -1)
             file[index] = _answer(label, grid, talent / difficulty[rooms[image_id]], seed, image_id)
             mask = to_mask(_tensor(file[index]), label.shape, input_size)
             write_png(experiment.mask_path(image_id), mask)

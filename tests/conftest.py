@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nyuseg.frames import frame_path, write_png
+from nyuseg.frames import png_path, write_png
 
 Size = tuple[int, int]
 
@@ -34,7 +34,7 @@ def write_tiny_folder(
             frame["depth"][rng.random(size) < 0.1] = 0
             frame["label"][rng.random(size) < 0.1] = 255
             for kind in ("image", "depth", "label") if split == "train" else ("image", "depth"):
-                write_png(frame_path(root, split, kind, f"{number:06d}"), frame[kind])
+                write_png(png_path(root, split, kind, f"{number:06d}"), frame[kind])
     ids = [f"{900001 + i:06d}" for i in range(len(sizes))]
     if scenes is not None:
         rows = [f"{i},{scene},kind_{scene}\n" for i, scene in zip(ids, scenes, strict=True)]

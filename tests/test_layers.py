@@ -14,8 +14,8 @@ SRC = Path(__file__).resolve().parents[1] / "src"
 LAYERS = {
     1: "ahead arrays bootstrap cache classes config depth depth_check duplicates encoding "
     "errors files fingerprint folds frames history integrity kaggle_client kaggle_metadata "
-    "leakage locks metrics mounts notebook nyuv2_mat optimism png preview progress schema "
-    "signals streams wheels demo demo.data demo.furniture demo.layout demo.materials "
+    "leakage listing locks metrics mounts notebook nyuv2_mat optimism picture png preview "
+    "progress schema signals streams wheels demo demo.data demo.furniture demo.layout demo.materials "
     "demo.render demo.rooms demo.sensor demo.shapes demo.texture demo.things",
     2: "atrous augment averaging checkpoint dataset device fitting fuse inputs loader losses "
     "model probe recompute submission tensors tta",

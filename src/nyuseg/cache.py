@@ -2,7 +2,7 @@
 
 A frame takes 6 bytes a pixel: depth uint16, image uint8 x 3, label uint8, one after the other; in
 data without depth 4. The index says where each frame begins and which source files it was made
-from. The pictures are those of the PNG files, bit for bit; a file that has changed since makes the
+from. The pictures are those of the files, bit for bit; a file that has changed since makes the
 cache be built again.
 """
 
@@ -84,7 +84,7 @@ def open_cache(
         if room > free:
             print(
                 f"frame cache: needs {room / 1e9:.2f} GB, {free / 1e9:.2f} GB are free in {parent};"
-                " reading PNG files instead; --set train.cache=DIR puts it on another disk"
+                " reading the files instead; --set train.cache=DIR puts it on another disk"
             )
             return FrameFolder(root, "train")
         print(f"frame cache: {reason}; decoding {len(ids)} frames into {folder}", flush=True)

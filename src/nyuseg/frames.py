@@ -2,8 +2,9 @@
 
     train/{image,depth,label}/NNNNNN.png     test/{image,depth}/NNNNNN.png     [scenes.csv]
 
-Image: 8-bit RGB; grey, a palette or an opaque alpha will do. Depth: 16-bit millimetres, 0 =
-missing. Label: 8-bit grey or palette, 0..12, 255 = void.
+Image: 8-bit RGB, PNG or JPEG; grey, a palette or an opaque alpha will do. Depth: 16-bit
+millimetres, 0 = missing. Label: 8-bit grey or palette, 0..12, 255 = void. Both PNG. Which files are
+frames says `nyuseg.listing`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +17,8 @@ import numpy as np
 from nyuseg.classes import NUM_CLASSES, VOID
 from nyuseg.errors import UserError
 from nyuseg.files import require_id, write_bytes
+from nyuseg.listing import find_file, list_files, refuse
+from nyuseg.picture import JPEG, PNG, damage, format_of
 from nyuseg.png import decode, decode_numbers
 from nyuseg.schema import Config
 
@@ -30,7 +33,15 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def frame_path(root: Path, split: str, kind: str, image_id: str) -> Path:
-    """Path of one file; `split` is train or test, `kind` image, depth or label."""
+    """The file of a frame; `split` is train or test, `kind` image, depth or label.
+
+    The one that is there, whatever its ending; png_path when there is none.
+    """
+    return find_file(root / split / kind, image_id)
+
+
+def png_path(root: Path, split: str, kind: str, image_id: str) -> Path:
+    """Where a new file of a frame is written."""
     return root / split / kind / f"{image_id}.png"
 
 
@@ -41,17 +52,19 @@ def frame_files(root: Path, ids: Iterable[str], kinds: Iterable[str]) -> dict[st
 
 
 def list_ids(root: Path, split: str) -> list[str]:
-    """Ids of all images of a split, sorted by file name. Raises UserError when there are none."""
+    """Ids of all images of a split, sorted as text. Raises UserError when there are none, for an
+    id that cannot be one, and for a file that may be an image but is not read."""
     folder = root / split / "image"
-    ids = sorted(path.stem for path in folder.glob("*.png") if not path.name.startswith("."))
-    if not ids:
+    files, faults = list_files(folder)
+    refuse(fault for fault in faults if fault.stops)
+    if not files:
         raise UserError(
-            f"{folder}: no PNG images; put the competition's data there, or write demo data with "
-            "'python src/prepare_data.py demo' and pass --input input/demo"
+            f"{folder}: no PNG or JPEG images; put the competition's data there, or write demo data"
+            " with 'python src/prepare_data.py demo' and pass --input input/demo"
         )
-    for image_id in ids:
+    for image_id in files:
         require_id(image_id, folder)
-    return ids
+    return list(files)
 
 
 def stored_kinds(root: Path, split: str) -> tuple[str, ...]:
@@ -80,9 +93,11 @@ def require_training_depth(root: Path, config: Config) -> None:
 def read_image(path: Path) -> np.ndarray:
     """Read an image, uint8 [H,W,3] RGB; grey, a palette and an opaque alpha are brought to that.
 
-    Raises UserError when it is absent, broken, transparent anywhere or not of 8 bits.
+    The pixels as they are stored: a note in a JPEG that says to turn it is passed over, since depth
+    and label were not turned. Raises UserError when it is absent, broken, transparent anywhere or
+    not of 8 bits.
     """
-    pixels = _decode(path)
+    pixels = _decode(path, formats=(PNG, JPEG))
     if pixels.dtype != np.uint8:
         raise UserError(f"{path}: expected an 8-bit RGB image, found {describe(pixels)}")
     if pixels.ndim == 2:
@@ -124,7 +139,7 @@ def read_label(path: Path) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FrameFolder:
-    """The frames of a split, read from their PNG files."""
+    """The frames of a split, read from their files."""
 
     root: Path
     split: str
@@ -153,14 +168,26 @@ def describe(pixels: np.ndarray) -> str:
     return f"{pixels.dtype.itemsize * 8}-bit, {channels} channel{'s' * (channels > 1)}"
 
 
-def _decode(path: Path, decoder: Callable[[bytes], np.ndarray | None] = decode) -> np.ndarray:
+def _decode(
+    path: Path,
+    decoder: Callable[[bytes], np.ndarray | None] = decode,
+    formats: Sequence[str] = (PNG,),
+) -> np.ndarray:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    pixels = decoder(data)
+    if format_of(data) not in formats:
+        raise UserError(f"{path}: cannot be decoded as {' or '.join(formats)}; copy the file again")
+    what = damage(data)
+    if what:
+        raise UserError(f"{path}: {what}")
+    try:
+        pixels = decoder(data)
+    except cv2.error as error:  # Such as more pixels than it allows, or than fit into memory.
+        raise UserError(f"{path}: cannot be decoded ({error.err})") from None
     if pixels is None:
-        raise UserError(f"{path}: cannot be decoded as PNG; copy the file again")
+        raise UserError(f"{path}: cannot be decoded; copy the file again")
     return pixels
 
 

@@ -159,6 +159,7 @@ def write_submission(
         verify(folder / FILES[name], sizes, digests, config.submission)
     return {
         "images": len(sizes),
+        "ids": list(sizes),  # In the order of the array's entries.
         "sizes": sorted({f"{height}x{width}" for height, width in sizes.values()}),
         "class_pixels": dict(zip(CLASS_NAMES, pixels.tolist(), strict=True)),
         "files": {FILES[name]: sha256_file(folder / FILES[name]) for name in formats},

@@ -19,6 +19,7 @@ from nyuseg.files import atomic_folder, read_json, sha256_file, write_json
 from nyuseg.frames import FrameFolder, list_ids, require_depth
 from nyuseg.infer import MANIFEST, write_submission
 from nyuseg.integrity import require_clean
+from nyuseg.listing import list_files
 from nyuseg.loader import collate
 from nyuseg.model import load_network
 from nyuseg.mounts import describe, find_all
@@ -144,9 +145,11 @@ def find_frames(inputs: Path, config: Config, competition: str | None) -> Predic
     A folder whose path names the competition goes first. Raises UserError, naming what is mounted,
     when there are none, and for the first fault of their files.
     """
-    found = [path for path in find_all(inputs, "test/image") if any(path.glob("test/image/*.png"))]
+    found = [path for path in find_all(inputs, "test/image") if list_files(path / "test/image")[0]]
     if not found:
-        raise UserError(f"{inputs}: no test/image with PNG files; mounted: {describe(inputs)}")
+        raise UserError(
+            f"{inputs}: no test/image with PNG or JPEG files; mounted: {describe(inputs)}"
+        )
     found.sort(key=lambda path: competition not in path.parts)
     root = found[0]
     require_clean(root, ["test"])

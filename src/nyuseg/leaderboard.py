@@ -10,6 +10,7 @@ from nyuseg.errors import UserError
 from nyuseg.files import read_json
 from nyuseg.folds import short_notice
 from nyuseg.frames import read_label
+from nyuseg.listing import list_files, refuse
 from nyuseg.metrics import confusion_matrix, summarize
 from nyuseg.schema import Submission
 from nyuseg.submission import FILES, read_masks
@@ -31,7 +32,8 @@ def score_submission(path: Path, labels: Path) -> dict[str, Any]:
         dict(manifest.get("cv") or {})
     except (TypeError, ValueError):  # Pydantic's error is a ValueError.
         raise UserError(f"{beside}: not a manifest of this project; move it away") from None
-    truths = {label.stem: label for label in sorted(labels.glob("*.png"))}
+    truths, faults = list_files(labels)
+    refuse(faults)
     if not truths:
         raise UserError(f"{labels}: no PNG labels there")
     sizes = {image_id: read_label(label).shape for image_id, label in truths.items()}

@@ -20,7 +20,7 @@ import numpy as np
 from nyuseg.classes import VOID
 from nyuseg.errors import UserError
 from nyuseg.files import PROJECT, read_json, write_json
-from nyuseg.frames import frame_path, write_png
+from nyuseg.frames import png_path, write_png
 from nyuseg.integrity import TEST_LABELS
 from nyuseg.progress import progress
 
@@ -84,12 +84,12 @@ def to_millimetres(metres: np.ndarray) -> np.ndarray:
 def _targets(root: Path, row: dict[str, str]) -> tuple[Path, Path, Path]:
     """The files of one image in the order they are written: image, depth, label."""
     split, image_id = row["split"], row["image_id"]
-    label = frame_path(root, split, "label", image_id)
+    label = png_path(root, split, "label", image_id)
     if split == "test":
         label = root / TEST_LABELS / label.name
     return (
-        frame_path(root, split, "image", image_id),
-        frame_path(root, split, "depth", image_id),
+        png_path(root, split, "image", image_id),
+        png_path(root, split, "depth", image_id),
         label,
     )
 

@@ -18,7 +18,8 @@ from nyuseg.demo.sensor import depth_map, drawn_labels, photo
 from nyuseg.demo.shapes import Camera
 from nyuseg.errors import UserError
 from nyuseg.files import write_text
-from nyuseg.frames import frame_path, write_png
+from nyuseg.frames import png_path, write_png
+from nyuseg.listing import visible
 from nyuseg.progress import progress
 from nyuseg.signals import leave_to_parent, shielded
 
@@ -73,7 +74,7 @@ def _refuse_foreign(root: Path, train: int, test: int) -> None:
     """Never mix demo frames into, or write them over, the competition's own data."""
     for split, ids in (("train", range(train)), ("test", range(train, train + test))):
         own = {f"{number:06d}.png" for number in ids}
-        for path in sorted((root / split / "image").glob("[!.]*")):
+        for path in visible(root / split / "image"):
             if path.name not in own:
                 raise UserError(f"{path}: not of this demo set; remove {root} or name a new folder")
 
@@ -103,8 +104,8 @@ def write_scene(task: Task) -> list[str]:
     for n, camera in enumerate(choose_cameras(world, task.frames, rng)):
         image_id = f"{task.first_id + n:06d}"
         image, depth, label = render(world, camera, task.size, rng)
-        write_png(frame_path(task.root, task.split, "image", image_id), image)
-        write_png(frame_path(task.root, task.split, "depth", image_id), depth)
+        write_png(png_path(task.root, task.split, "image", image_id), image)
+        write_png(png_path(task.root, task.split, "depth", image_id), depth)
         labels = task.root / ("train/label" if task.split == "train" else "test_label")
         write_png(labels / f"{image_id}.png", label)
         lines.append(f"{image_id},{task.name},{task.scene_type}")
