@@ -79,7 +79,7 @@ HEADER_FAULTS = [
     *((name, Path.unlink, "missing") for name in (IMAGE, DEPTH, LABEL)),
     *((name, Path.unlink, "missing") for name in ("test/image/000005.png", TEST_LABEL)),
     *((name, empty, "empty file") for name in (IMAGE, DEPTH, LABEL, TEST_LABEL)),
-    *((name, write_jpeg, "not a PNG") for name in (IMAGE, DEPTH, LABEL)),
+    *((name, write_jpeg, "a JPEG, which alters numbers") for name in (DEPTH, LABEL)),
     (IMAGE, as_folder, "cannot be read"),
     (IMAGE, pixels(np.uint16, HEIGHT, WIDTH), "expected 8-bit RGB, found 16-bit grey"),
     (IMAGE, pixels(np.uint16, HEIGHT, WIDTH, 3), "expected 8-bit RGB, found 16-bit RGB"),
@@ -131,7 +131,7 @@ def test_split_without_images(root: Path, folder: str) -> None:
     shutil.rmtree(root / folder)
     image_folder = root / Path(folder).parts[0] / "image"
     faults = [fault for fault in quick_check(root) if fault.path.name != "scenes.csv"]
-    one_fault(faults, image_folder, "no PNG images")
+    one_fault(faults, image_folder, "no PNG or JPEG images")
 
 
 def test_test_split_may_be_absent(root: Path) -> None:
@@ -272,10 +272,10 @@ def test_require_clean_is_one_line(root: Path) -> None:
     assert str(caught.value).startswith(f"{root / LABEL}: missing")
     assert str(caught.value).endswith(f"({command})")
     (root / DEPTH).unlink()
-    empty(root / TEST_LABEL)
+    empty(root / "train/image/000003.png")
     with pytest.raises(UserError) as caught:
         require_clean(root)
-    assert str(caught.value).startswith(f"{root / TEST_LABEL}: empty file")
+    assert str(caught.value).startswith(f"{root / DEPTH}: missing")
     assert str(caught.value).endswith(f"(and 2 more; {command})")
     assert "\n" not in str(caught.value)
 

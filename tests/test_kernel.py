@@ -47,7 +47,9 @@ def test_the_nearest_marker_comes_first_and_frames_are_not_searched(tmp_path: Pa
 
 def test_missing_test_images_say_what_is_mounted(tmp_path: Path) -> None:
     (tmp_path / "datasets/alice").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"no test/image with PNG files; mounted: .*datasets/alice"):
+    with pytest.raises(
+        UserError, match=r"no test/image with PNG or JPEG files; mounted: .*datasets/alice"
+    ):
         find_frames(tmp_path, parse_config({"name": "x"}, "test"), None)
 
 

@@ -15,8 +15,8 @@ LAYERS = {
     1: "ahead arrays bootstrap cache classes config depth depth_check duplicates encoding "
     "errors files fingerprint folds frames history integrity kaggle_client kaggle_metadata "
     "leakage listing locks metrics mounts notebook nyuv2_mat optimism picture png preview "
-    "progress schema signals streams wheels demo demo.data demo.furniture demo.layout demo.materials "
-    "demo.render demo.rooms demo.sensor demo.shapes demo.texture demo.things",
+    "progress schema signals streams wheels demo demo.data demo.furniture demo.layout "
+    "demo.materials demo.render demo.rooms demo.sensor demo.shapes demo.texture demo.things",
     2: "atrous augment averaging checkpoint dataset device fitting fuse inputs loader losses "
     "model probe recompute submission tensors tta",
     3: "budget ensemble experiment fit kinds predictor space step stored validate weights",

@@ -112,7 +112,7 @@ def test_a_damaged_palette_file_is_named(root: Path) -> None:
     whole = stored_png(labels_of(8), 8, True)
     for length in (0, 20, 33, 40, len(whole) - 30):
         path.write_bytes(whole[:length])
-        with pytest.raises(UserError, match=r"a\.png: cannot be decoded"):
+        with pytest.raises(UserError, match=r"a\.png: (cannot be decoded|truncated)"):
             read_label(path)
         assert [fault.path for fault in full_check(root)] == [path]
 
