@@ -571,7 +571,7 @@ def other_size(path: Path) -> None:
     ("spoil", "words"),
     [
         (remove, "no such file"),
-        (truncate, "cannot be decoded"),
+        (truncate, "truncated"),
         (empty, "cannot be decoded"),
         (eight_bit, "expected 16-bit depth in mm, found 8-bit, 1 channel"),
         (other_size, "depth is 48x32, its image 32x48"),

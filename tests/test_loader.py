@@ -215,5 +215,5 @@ run(main)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {tmp_path}/test/depth/{ids[5]}.png: cannot be decoded")
+    assert done.stderr.startswith(f"error: {tmp_path}/test/depth/{ids[5]}.png: truncated")
     assert len(done.stderr.splitlines()) == 1
