@@ -25,19 +25,19 @@ from torch import nn
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT / "src"))
 
-from nyuseg.atrous import AtrousDepthwise
-from nyuseg.classes import NUM_CLASSES
-from nyuseg.dataset import PredictionSet
-from nyuseg.device import autocast_dtype, pick_devices
+from nyuseg.data.classes import NUM_CLASSES
+from nyuseg.data.frames import FrameFolder, frame_path, list_ids, read_label
+from nyuseg.dataloading.dataset import PredictionSet
+from nyuseg.dataloading.inputs import network_images
+from nyuseg.dataloading.loader import collate
+from nyuseg.evaluation.metrics import confusion_matrix, summarize
 from nyuseg.experiment import Experiment, open_experiment, training_frames
-from nyuseg.files import find
-from nyuseg.fitting import from_grid, to_mask
-from nyuseg.frames import FrameFolder, frame_path, list_ids, read_label
-from nyuseg.infer import load_predictor
-from nyuseg.inputs import network_images
-from nyuseg.loader import collate
-from nyuseg.metrics import confusion_matrix, summarize
-from nyuseg.model import build_model
+from nyuseg.inference.grid import from_grid, to_mask
+from nyuseg.inference.loading import load_predictor
+from nyuseg.models.atrous import AtrousDepthwise
+from nyuseg.models.device import autocast_dtype, pick_devices
+from nyuseg.models.network import build_model
+from nyuseg.utils.files import find
 
 WAYS = ("fast", "exact", "full")
 Masks = dict[str, np.ndarray]

@@ -28,9 +28,14 @@ sys.path.insert(0, str(PROJECT / "src"))
 
 import infer
 import train_folds
-from nyuseg import arrays, cache, fit, frames, oof, step
+from nyuseg.data import frame_cache as cache
+from nyuseg.data import frames
 from nyuseg.demo.data import write_demo
-from nyuseg.files import sha256_file
+from nyuseg.evaluation import oof
+from nyuseg.training import fold as fit
+from nyuseg.training import step
+from nyuseg.utils import arrays
+from nyuseg.utils.files import sha256_file
 
 # What tells the time of a run is not a result: the log, and the seconds in the manifest.
 LOGS = {"train.log"}

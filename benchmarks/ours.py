@@ -15,23 +15,23 @@ from torch.utils.flop_counter import FlopCounterMode
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT / "src"))
 
-from nyuseg import infer as inference
-from nyuseg.checkpoint import release_weights
-from nyuseg.config import load_config
-from nyuseg.dataset import TrainingSet
+from nyuseg.config.loading import load_config
+from nyuseg.config.schema import Config
+from nyuseg.data.folds import fold_hash
+from nyuseg.dataloading.dataset import TrainingSet
+from nyuseg.dataloading.inputs import training_inputs
+from nyuseg.dataloading.loader import iterate, make_loader
 from nyuseg.demo.data import write_demo
-from nyuseg.device import autocast_dtype, pick_device, pick_devices
-from nyuseg.encoding import encode_mask
-from nyuseg.ensemble import Ensemble
 from nyuseg.experiment import Experiment, create_experiment, open_experiment, training_frames
-from nyuseg.files import write_text
-from nyuseg.fit import FoldTrainer
-from nyuseg.folds import fold_hash
-from nyuseg.inputs import training_inputs
-from nyuseg.loader import iterate, make_loader
-from nyuseg.model import build_model
-from nyuseg.schema import Config
-from nyuseg.submission import FILES
+from nyuseg.inference.ensemble import Ensemble
+from nyuseg.models.device import autocast_dtype, pick_device, pick_devices
+from nyuseg.models.network import build_model
+from nyuseg.models.release import release_weights
+from nyuseg.submission import writing as inference
+from nyuseg.submission.formats import FILES
+from nyuseg.submission.rle import encode_mask
+from nyuseg.training.fold import FoldTrainer
+from nyuseg.utils.files import write_text
 
 CPU = pick_device()
 Size = tuple[int, int]

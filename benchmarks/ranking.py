@@ -22,8 +22,8 @@ import pandas as pd
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT / "src"))
 
-from nyuseg.files import find, read_json
-from nyuseg.leaderboard import score_submission
+from nyuseg.evaluation.leaderboard import score_submission
+from nyuseg.utils.files import find, read_json
 
 FOLDS = 3
 COMMON = ("data.size=[96,128]", "train.epochs=10", f"folds.count={FOLDS}")

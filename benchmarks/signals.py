@@ -30,12 +30,12 @@ os.environ["OMP_NUM_THREADS"] = "1"  # A forked process cannot use threads that 
 
 import infer
 import train_folds
-from nyuseg import cli
-from nyuseg.checkpoint import load_latest
+from nyuseg.data.folds import fold_hash
 from nyuseg.demo.data import write_demo
-from nyuseg.errors import UserError
 from nyuseg.experiment import open_experiment
-from nyuseg.folds import fold_hash
+from nyuseg.training.checkpoint import load_latest
+from nyuseg.utils import cli
+from nyuseg.utils.errors import UserError
 
 SETTINGS = (
     *("model.encoder=tu-test_resnet", "data.size=[32,48]", "folds.count=2", "train.workers=2"),

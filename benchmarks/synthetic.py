@@ -6,11 +6,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from nyuseg.config import parse_config
+from nyuseg.config.loading import parse_config
+from nyuseg.data.frames import KINDS, png_path, write_png
+from nyuseg.data.letterbox import STRIDE
 from nyuseg.experiment import Experiment, create_experiment
-from nyuseg.files import write_json, write_text
-from nyuseg.fitting import STRIDE, to_mask
-from nyuseg.frames import KINDS, png_path, write_png
+from nyuseg.inference.grid import to_mask
+from nyuseg.utils.files import write_json, write_text
 
 CELL = 8  # Pixels a side of a patch of one class.
 

@@ -9,8 +9,8 @@ examples:
 from collections.abc import Sequence
 from pathlib import Path
 
-from nyuseg.cli import Parser, add_input, add_oof, given_input, run
-from nyuseg.files import require_safe_name
+from nyuseg.utils.cli import Parser, add_input, add_oof, given_input, run
+from nyuseg.utils.files import require_safe_name
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -24,9 +24,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = options.name or "_".join(["blend", *options.experiment])
     for text in (*options.experiment, name):
         require_safe_name(text, "--name" if text == name else "experiment")
-    from nyuseg.blend import blend
+    from nyuseg.ensembling.blend import blend
+    from nyuseg.evaluation.report import blend_table
     from nyuseg.experiment import open_experiment
-    from nyuseg.report import blend_table
 
     oof = Path(options.oof)
     root = given_input(options)

@@ -9,9 +9,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from nyuseg.cli import Parser, run
-from nyuseg.errors import UserError
-from nyuseg.files import PROJECT, find
+from nyuseg.utils.cli import Parser, run
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import PROJECT, find
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--layout", help="only this one, such as 'by owner' (default: all six)")
     parser.add_argument("--kernel", default=str(PROJECT / "kaggle_kernel"), metavar="DIR")
     options = parser.parse_args(argv)
-    from nyuseg.kernel_check import LAYOUTS, check
+    from nyuseg.kaggle.kernel_check import LAYOUTS, check
 
     layouts = [options.layout] if options.layout else list(LAYOUTS)
     if layouts[0] not in LAYOUTS:

@@ -8,8 +8,8 @@ examples:
 from collections.abc import Sequence
 from pathlib import Path
 
-from nyuseg.cli import Parser, add_input, add_oof, given_input, run
-from nyuseg.files import require_safe_name
+from nyuseg.utils.cli import Parser, add_input, add_oof, given_input, run
+from nyuseg.utils.files import require_safe_name
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     for name in options.experiment:
         require_safe_name(name, "experiment")
-    from nyuseg.compare import compare
+    from nyuseg.analysis.compare import compare
     from nyuseg.experiment import open_experiment
 
     oof = Path(options.oof)

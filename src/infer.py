@@ -10,14 +10,14 @@ examples:
 from collections.abc import Sequence
 from pathlib import Path
 
-from nyuseg.cli import Parser, add_input, add_oof, add_set, given_input, run
-from nyuseg.files import PROJECT, require_safe_name
+from nyuseg.utils.cli import Parser, add_input, add_oof, add_set, given_input, run
+from nyuseg.utils.files import PROJECT, require_safe_name
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    from nyuseg.folds import parse_folds
-    from nyuseg.integrity import require_clean
-    from nyuseg.submission import FILES, parse_formats
+    from nyuseg.data.folds import parse_folds
+    from nyuseg.data.integrity import require_clean
+    from nyuseg.submission.formats import FILES, parse_formats
 
     parser = Parser(__doc__)
     parser.add_argument("--experiment", default="exp060", help="its folder below --oof")
@@ -34,9 +34,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     formats = parse_formats(options.format) if options.format else None
     require_safe_name(options.experiment, "--experiment")
-    from nyuseg.device import pick_devices
     from nyuseg.experiment import open_experiment, require_input
-    from nyuseg.infer import infer
+    from nyuseg.models.device import pick_devices
+    from nyuseg.submission.writing import infer
 
     given = (options.overrides, given_input(options))
     experiment = open_experiment(options.experiment, Path(options.oof), *given)

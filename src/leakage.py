@@ -13,13 +13,13 @@ examples:
 from collections.abc import Sequence
 from pathlib import Path
 
-from nyuseg.cli import Parser, add_input, add_oof, add_set, given_input, run
-from nyuseg.errors import UserError
-from nyuseg.files import PROJECT, find
+from nyuseg.utils.cli import Parser, add_input, add_oof, add_set, given_input, run
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import PROJECT, find
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    from nyuseg.config import load_config
+    from nyuseg.config.loading import load_config
 
     parser = Parser(__doc__)
     parser.add_argument("--config", default=str(PROJECT / "configs/exp060.yaml"))
@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_oof(parser)
     add_set(parser, "any key of the configuration, such as folds.count=4")
     options = parser.parse_args(argv)
-    from nyuseg.duplicates import BITS, DISTANCE
-    from nyuseg.leakage import report
+    from nyuseg.analysis.leakage import report
+    from nyuseg.analysis.near_duplicates import BITS, DISTANCE
 
     config = load_config(find(options.config), options.overrides)
     distance = DISTANCE if options.distance is None else options.distance
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def twins(oof: Path, root: Path | None, submissions: Path, labels: Path | None) -> str:
     # torch takes seconds to import: only when the shares are on the screen.
-    from nyuseg.twins import compare, find_twins, twin_table
+    from nyuseg.analysis.twins import compare, find_twins, twin_table
 
     pairs = find_twins(oof, root)
     if pairs:

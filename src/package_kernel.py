@@ -9,9 +9,9 @@ examples:
 from collections.abc import Sequence
 from pathlib import Path
 
-from nyuseg.cli import Parser, add_oof, run
-from nyuseg.errors import UserError
-from nyuseg.files import PROJECT, require_safe_name
+from nyuseg.utils.cli import Parser, add_oof, run
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import PROJECT, require_safe_name
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -45,11 +45,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def package(options) -> None:
+    from nyuseg.data.folds import parse_folds
     from nyuseg.experiment import open_experiment
-    from nyuseg.folds import parse_folds
-    from nyuseg.kaggle_push import push
-    from nyuseg.package import Options, build
-    from nyuseg.submission import parse_formats
+    from nyuseg.kaggle.package import Options, build
+    from nyuseg.kaggle.push import push
+    from nyuseg.submission.formats import parse_formats
 
     experiment = open_experiment(options.experiment, Path(options.oof))
     folds = sorted(parse_folds(options.fold, experiment.config.folds.count))
@@ -65,9 +65,9 @@ def package(options) -> None:
 
 
 def submit(options) -> None:
-    from nyuseg import kaggle_push
-    from nyuseg.package import kernel_name
-    from nyuseg.submission import FILES, parse_formats
+    from nyuseg.kaggle import push as kaggle_push
+    from nyuseg.kaggle.package import kernel_name
+    from nyuseg.submission.formats import FILES, parse_formats
 
     kernel, version = kernel_name(options.owner, options.title), options.submit
     file = FILES["rle"] if "rle" in options.format else FILES[parse_formats(options.format)[0]]

@@ -9,9 +9,9 @@ examples:
 from collections.abc import Sequence
 from pathlib import Path
 
-from nyuseg.cli import Parser, add_set, run
-from nyuseg.errors import UserError
-from nyuseg.files import PROJECT, find
+from nyuseg.utils.cli import Parser, add_set, run
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import PROJECT, find
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,16 +54,16 @@ def _demo(options) -> None:
 
 
 def _nyuv2(options) -> None:
-    from nyuseg.nyuv2_mat import convert_mat
+    from nyuseg.data.nyuv2_mat import convert_mat
 
     convert_mat(find(options.mat), Path(options.output), options.raw_depth)
     print(f"result: {options.output}")
 
 
 def _check(options) -> None:
-    from nyuseg.config import load_config
-    from nyuseg.depth_check import folder_lines
-    from nyuseg.integrity import full_check
+    from nyuseg.config.loading import load_config
+    from nyuseg.data.depth_check import folder_lines
+    from nyuseg.data.integrity import full_check
 
     root = find(options.input)
     config = load_config(find(options.config), options.overrides)

@@ -8,12 +8,12 @@ examples:
 from collections.abc import Sequence
 from pathlib import Path
 
-from nyuseg.cli import Parser, run
-from nyuseg.files import find
+from nyuseg.utils.cli import Parser, run
+from nyuseg.utils.files import find
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    from nyuseg.leaderboard import score_submission, score_table
+    from nyuseg.evaluation.leaderboard import score_submission, score_table
 
     parser = Parser(__doc__)
     parser.add_argument("submission", nargs="+", help="submission folder, or a file of one")

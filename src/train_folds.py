@@ -9,15 +9,15 @@ examples:
 from collections.abc import Sequence
 from pathlib import Path
 
-from nyuseg.cli import Parser, add_oof, add_set, run
-from nyuseg.files import PROJECT, find
+from nyuseg.utils.cli import Parser, add_oof, add_set, run
+from nyuseg.utils.files import PROJECT, find
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    from nyuseg.config import load_config
-    from nyuseg.folds import parse_folds
-    from nyuseg.frames import require_training_depth
-    from nyuseg.integrity import require_clean
+    from nyuseg.config.loading import load_config
+    from nyuseg.data.folds import parse_folds
+    from nyuseg.data.frames import require_training_depth
+    from nyuseg.data.integrity import require_clean
 
     parser = Parser(__doc__)
     parser.add_argument("--fold", required=True, help="0..4, 3, 0,2 or all")
@@ -37,12 +37,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     folds = parse_folds(options.fold, config.folds.count)
     root = find(options.input)
     # torch takes seconds to import: only once the options are known to be good.
-    from nyuseg.probe import require_possible
+    from nyuseg.inference.probe import require_possible
 
     require_possible(config)
     require_clean(root)
     require_training_depth(root, config)
-    from nyuseg.training import train
+    from nyuseg.training.pipeline import train
 
     train(config, folds, root, Path(options.oof), options.fresh)
 

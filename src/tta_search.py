@@ -8,9 +8,9 @@ examples:
 from collections.abc import Sequence
 from pathlib import Path
 
-from nyuseg.cli import Parser, add_input, add_oof, given_input, run
-from nyuseg.errors import UserError
-from nyuseg.files import require_safe_name
+from nyuseg.utils.cli import Parser, add_input, add_oof, given_input, run
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import require_safe_name
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -22,9 +22,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     require_safe_name(options.experiment, "experiment")
     scales = parse_scales(options.scales)
-    from nyuseg.device import pick_device
+    from nyuseg.analysis.tta_search import search, view_table
     from nyuseg.experiment import open_experiment
-    from nyuseg.view_search import search, view_table
+    from nyuseg.models.device import pick_device
 
     oof = Path(options.oof)
     experiment = open_experiment(options.experiment, oof, root=given_input(options))

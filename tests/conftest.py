@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nyuseg.frames import png_path, write_png
+from nyuseg.data.frames import png_path, write_png
 
 Size = tuple[int, int]
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from nyuseg.ahead import ahead, in_order
+from nyuseg.utils.prefetch import ahead, in_order
 
 
 def test_results_keep_their_order_though_the_first_takes_longest() -> None:

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nyuseg.atrous import AtrousDepthwise, use_atrous
-from nyuseg.config import parse_config
-from nyuseg.model import build_model
+from nyuseg.config.loading import parse_config
+from nyuseg.models.atrous import AtrousDepthwise, use_atrous
+from nyuseg.models.network import build_model
 
 
 def convolution(channels: int, kernel: int, dilation: tuple[int, int]) -> nn.Conv2d:

@@ -10,15 +10,9 @@ import torch
 from synthetic import write_experiment, write_labels
 
 import blend as script
-from nyuseg.blend import blend
-from nyuseg.errors import UserError
-from nyuseg.experiment import create_experiment, open_experiment
-from nyuseg.frames import frame_path, read_label
-from nyuseg.infer import cv_scores
-from nyuseg.metrics import confusion_matrix, mean_iou
-from nyuseg.oof import image_confusions
-from nyuseg.stored import StoredGrids
-from nyuseg.weights import (
+from nyuseg.data.frames import frame_path, read_label
+from nyuseg.ensembling.blend import blend
+from nyuseg.ensembling.candidates import (
     TEMPERATURES,
     Sample,
     candidates,
@@ -27,6 +21,12 @@ from nyuseg.weights import (
     nested,
     surprise,
 )
+from nyuseg.ensembling.stored import StoredGrids
+from nyuseg.evaluation.metrics import confusion_matrix, mean_iou
+from nyuseg.evaluation.oof import image_confusions
+from nyuseg.experiment import create_experiment, open_experiment
+from nyuseg.submission.writing import cv_scores
+from nyuseg.utils.errors import UserError
 
 SIZE, INPUT = (40, 56), (48, 64)  # Frames are scaled up and padded.
 

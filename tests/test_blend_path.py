@@ -13,19 +13,19 @@ import infer
 import package_kernel
 import train_folds
 import tta_search
-from nyuseg.cli import run
-from nyuseg.dataset import PredictionSet
+from nyuseg.data.frames import FrameFolder, list_ids
+from nyuseg.dataloading.dataset import PredictionSet
 from nyuseg.demo.data import write_demo
-from nyuseg.ensemble import Ensemble
+from nyuseg.evaluation.metrics import mean_iou
+from nyuseg.evaluation.oof import image_confusions
 from nyuseg.experiment import open_experiment
-from nyuseg.files import PROJECT
-from nyuseg.fitting import regrid, to_mask
-from nyuseg.frames import FrameFolder, list_ids
-from nyuseg.infer import load_folds
-from nyuseg.kernel import run as run_kernel
-from nyuseg.metrics import mean_iou
-from nyuseg.oof import image_confusions
-from nyuseg.predictor import Predictor
+from nyuseg.inference.ensemble import Ensemble
+from nyuseg.inference.grid import regrid, to_mask
+from nyuseg.inference.loading import load_folds
+from nyuseg.inference.predictor import Predictor
+from nyuseg.kaggle.kernel import run as run_kernel
+from nyuseg.utils.cli import run
+from nyuseg.utils.files import PROJECT
 
 pytestmark = pytest.mark.slow
 

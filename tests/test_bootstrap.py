@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from nyuseg.bootstrap import difference, draw, resample, score
-from nyuseg.metrics import summarize
+from nyuseg.evaluation.bootstrap import difference, draw, resample, score
+from nyuseg.evaluation.metrics import summarize
 
 SIZES = (1, 2, 5, 9, 3, 4, 7)  # Images a scene: uneven, and not in order below.
 

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
-from nyuseg import cache
-from nyuseg.cache import FrameCache, open_cache
-from nyuseg.config import parse_config
-from nyuseg.dataset import PredictionSet, TrainingSet
-from nyuseg.errors import UserError
-from nyuseg.frames import FrameFolder, frame_path, read_depth, read_image, write_png
+from nyuseg.config.loading import parse_config
+from nyuseg.data import frame_cache as cache
+from nyuseg.data.frame_cache import FrameCache, open_cache
+from nyuseg.data.frames import FrameFolder, frame_path, read_depth, read_image, write_png
+from nyuseg.dataloading.dataset import PredictionSet, TrainingSet
+from nyuseg.utils.errors import UserError
 
 # Odd heights and widths: 16-bit depth must not depend on what lies before it.
 SIZES = [(7, 9), (32, 48), (5, 5), (1, 1), (64, 33)]

@@ -11,17 +11,17 @@ from sklearn.metrics import jaccard_score
 from synthetic import write_experiment, write_labels
 
 import compare as script
-from nyuseg import compare as module
-from nyuseg.blend import blend
-from nyuseg.bootstrap import difference, draw
-from nyuseg.classes import CLASS_NAMES
-from nyuseg.compare import REPORTED, compare, count_parameters, training_seconds
-from nyuseg.errors import UserError
+from nyuseg.analysis import compare as module
+from nyuseg.analysis.compare import REPORTED, compare, count_parameters, training_seconds
+from nyuseg.data.classes import CLASS_NAMES
+from nyuseg.data.fingerprint import describe_all
+from nyuseg.data.frames import frame_path, read_label, write_png
+from nyuseg.ensembling.blend import blend
+from nyuseg.evaluation.bootstrap import difference, draw
+from nyuseg.evaluation.oof import image_confusions
 from nyuseg.experiment import FILES, data_files, open_experiment
-from nyuseg.files import write_bytes, write_json, write_text
-from nyuseg.fingerprint import describe_all
-from nyuseg.frames import frame_path, read_label, write_png
-from nyuseg.oof import image_confusions
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import write_bytes, write_json, write_text
 
 SIZE, INPUT = (40, 56), (48, 64)
 LINE = (

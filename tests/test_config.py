@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from nyuseg.config import dump_config, load_config, parse_config
-from nyuseg.errors import UserError
-from nyuseg.schema import Config
+from nyuseg.config.loading import dump_config, load_config, parse_config
+from nyuseg.config.schema import Config
+from nyuseg.utils.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 EXP060 = CONFIGS / "exp060.yaml"

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from nyuseg.files import PROJECT
+from nyuseg.utils.files import PROJECT
 
 
 @pytest.mark.slow

@@ -9,16 +9,17 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from nyuseg.augment import Augmentation
-from nyuseg.config import parse_config
-from nyuseg.dataset import EpochSampler, PredictionSet, TrainingSet, mix_seed
-from nyuseg.depth import inverse_depth, linear_depth, log_depth
-from nyuseg.errors import UserError
-from nyuseg.fitting import content_size, fit_frame, from_grid, to_mask
-from nyuseg.frames import FrameFolder, frame_path, write_png
-from nyuseg.inputs import network_images, training_inputs
-from nyuseg.loader import collate
-from nyuseg.schema import Augment, Config
+from nyuseg.config.loading import parse_config
+from nyuseg.config.schema import Augment, Config
+from nyuseg.data.depth import inverse_depth, linear_depth, log_depth
+from nyuseg.data.frames import FrameFolder, frame_path, write_png
+from nyuseg.data.letterbox import content_size, fit_frame
+from nyuseg.dataloading.augmentation import Augmentation
+from nyuseg.dataloading.dataset import EpochSampler, PredictionSet, TrainingSet, mix_seed
+from nyuseg.dataloading.inputs import network_images, training_inputs
+from nyuseg.dataloading.loader import collate
+from nyuseg.inference.grid import from_grid, to_mask
+from nyuseg.utils.errors import UserError
 
 CODES = [linear_depth, inverse_depth, log_depth]
 STILL = {"flip": 0, "shift": 0, "scale": 0, "rotate": 0}

@@ -12,11 +12,11 @@ import infer
 import leakage
 import train_folds
 import tta_search
-from nyuseg.errors import UserError
+from nyuseg.data.fingerprint import describe_all, differences, digest
+from nyuseg.data.frames import read_label, write_png
 from nyuseg.experiment import FILES, open_experiment, require_same_data
-from nyuseg.files import PROJECT, read_json
-from nyuseg.fingerprint import describe_all, differences, digest
-from nyuseg.frames import read_label, write_png
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import PROJECT, read_json
 
 
 def arguments(work: Path, *more: str, data: str = "data") -> list[str]:
@@ -140,7 +140,8 @@ def test_an_untouched_file_is_not_read_again(tmp_path: Path, monkeypatch) -> Non
         path.write_text(name)
     first = describe_all(paths, {})
     with monkeypatch.context() as patch:
-        patch.setattr("nyuseg.fingerprint.sha256_file", lambda path: pytest.fail(f"read {path}"))
+        hashing = "nyuseg.data.fingerprint.sha256_file"
+        patch.setattr(hashing, lambda path: pytest.fail(f"read {path}"))
         assert describe_all(paths, first) == first
     os.utime(paths["a"], ns=(1, 1))
     paths["b"].write_text("x")  # As large as before.
@@ -157,7 +158,7 @@ def test_an_untouched_file_is_not_read_again(tmp_path: Path, monkeypatch) -> Non
 
 @pytest.mark.slow
 def test_the_cache_and_two_experiments_hash_a_file_once(tiny_folder, tmp_path, monkeypatch) -> None:
-    from nyuseg import fingerprint
+    from nyuseg.data import fingerprint
 
     tiny_folder(tmp_path / "data", [(32, 48)] * 6, list("aabbcc"))
     read = []

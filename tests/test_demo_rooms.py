@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nyuseg.classes import CLASS_NAMES, NUM_CLASSES, VOID
+from nyuseg.data.classes import CLASS_NAMES, NUM_CLASSES, VOID
+from nyuseg.data.frames import list_ids, read_depth, read_image, read_label
 from nyuseg.demo.data import render, write_demo
 from nyuseg.demo.render import World, cast, focal
 from nyuseg.demo.rooms import SCENE_TYPES, make_scene, propose_camera
-from nyuseg.errors import UserError
-from nyuseg.frames import list_ids, read_depth, read_image, read_label
+from nyuseg.utils.errors import UserError
 
 SIZE = (60, 80)
 SCENES, FRAMES, TEST_SCENES = 5, 3, 2

@@ -8,16 +8,16 @@ import pytest
 import infer
 import prepare_data
 import train_folds
-from nyuseg.cache import open_cache
-from nyuseg.config import load_config, parse_config
-from nyuseg.dataset import PredictionSet, TrainingSet
+from nyuseg.config.loading import load_config, parse_config
+from nyuseg.config.schema import Data
+from nyuseg.data.depth import to_millimetres
+from nyuseg.data.depth_check import sample
+from nyuseg.data.frame_cache import open_cache
+from nyuseg.data.frames import FrameFolder, frame_path, list_ids, read_depth, write_png
+from nyuseg.dataloading.dataset import PredictionSet, TrainingSet
 from nyuseg.demo.data import write_demo
-from nyuseg.depth import to_millimetres
-from nyuseg.depth_check import sample
-from nyuseg.errors import UserError
-from nyuseg.files import PROJECT, read_json
-from nyuseg.frames import FrameFolder, frame_path, list_ids, read_depth, write_png
-from nyuseg.schema import Data
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import PROJECT, read_json
 
 SIZE = (48, 64)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from nyuseg.classes import NUM_CLASSES
-from nyuseg.encoding import decode_mask, encode_mask
-from nyuseg.errors import UserError
+from nyuseg.data.classes import NUM_CLASSES
+from nyuseg.submission.rle import decode_mask, encode_mask
+from nyuseg.utils.errors import UserError
 
 # pycocotools 2.0 and NumPy 2 disagree about a keyword.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -18,17 +18,18 @@ import pytest
 import torch
 
 import infer
-from nyuseg import files, locks
-from nyuseg.checkpoint import RELEASE_KEYS, load_checkpoint, load_latest, load_release, save_latest
-from nyuseg.config import parse_config
-from nyuseg.errors import UserError
+from nyuseg.config.loading import parse_config
+from nyuseg.data.folds import read_folds
+from nyuseg.data.frames import list_ids
 from nyuseg.experiment import Experiment
-from nyuseg.files import PROJECT, atomic_folder, atomic_path, remove_partial, write_bytes
-from nyuseg.folds import read_folds
-from nyuseg.frames import list_ids
-from nyuseg.losses import LossWatch
-from nyuseg.space import free_bytes, require_space, required_bytes
-from nyuseg.submission import read_masks
+from nyuseg.models.release import RELEASE_KEYS, load_release
+from nyuseg.submission.formats import read_masks
+from nyuseg.training.checkpoint import load_checkpoint, load_latest, save_latest
+from nyuseg.training.disk_space import free_bytes, require_space, required_bytes
+from nyuseg.training.losses import LossWatch
+from nyuseg.utils import files, locks
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import PROJECT, atomic_folder, atomic_path, remove_partial, write_bytes
 
 
 def state(epoch: int, folds: str = "table") -> dict:
@@ -195,8 +196,8 @@ cd "$1" && "$2" -c '
 import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from nyuseg.files import write_bytes
-from nyuseg.errors import UserError
+from nyuseg.utils.files import write_bytes
+from nyuseg.utils.errors import UserError
 write_bytes(Path("last.pt"), b"a" * 2_000_000)
 try:
     write_bytes(Path("last.pt"), b"b" * 2_000_000)
@@ -236,7 +237,7 @@ def test_too_little_space_stops_before_the_first_step(tmp_path: Path, monkeypatc
     need = required_bytes(exp060, [0, 1, 2, 3, 4])
     assert 4e9 < need < 9e9  # 45.7 million weights, 31 times 4 bytes.
     assert required_bytes(exp060, [0]) < need / 2
-    monkeypatch.setattr("nyuseg.space.free_bytes", lambda _: int(1e9))
+    monkeypatch.setattr("nyuseg.training.disk_space.free_bytes", lambda _: int(1e9))
     with pytest.raises(UserError, match=r"5 folds need about .* GB, 1\.00 GB are free"):
         require_space(exp060, [0, 1, 2, 3, 4])
     require_space(exp060, [])
@@ -356,7 +357,7 @@ def test_names_that_leave_their_folder_are_refused(tiny_folder, tmp_path: Path) 
 def test_zip_members_are_never_written_and_strange_ones_refused(tmp_path: Path) -> None:
     path = tmp_path / "submission.zip"
     picture = np.zeros((4, 4), np.uint8)
-    from nyuseg.frames import encode_png
+    from nyuseg.data.frames import encode_png
 
     for name in ("../evil.png", "/evil.png", "sub/000001.png"):
         with zipfile.ZipFile(path, "w") as archive:
@@ -367,14 +368,14 @@ def test_zip_members_are_never_written_and_strange_ones_refused(tmp_path: Path) 
 
 
 def test_a_command_offered_to_the_user_is_quoted(tmp_path: Path) -> None:
-    from nyuseg.integrity import require_clean
+    from nyuseg.data.integrity import require_clean
 
     with pytest.raises(UserError, match=r"--input '.*\$\(touch x\)'"):
         require_clean(tmp_path / "$(touch x)")
 
 
 def test_code_in_yaml_is_refused(tmp_path: Path, monkeypatch) -> None:
-    from nyuseg.config import load_config
+    from nyuseg.config.loading import load_config
 
     path = tmp_path / "evil.yaml"
     path.write_text("name: !!python/object/apply:builtins.open [exploded, w]\n")

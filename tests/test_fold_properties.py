@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nyuseg.errors import UserError
+from nyuseg.data.folds import fold_table, read_folds, split_by_scene, write_folds
 from nyuseg.experiment import Experiment, open_experiment
-from nyuseg.folds import fold_table, read_folds, split_by_scene, write_folds
+from nyuseg.utils.errors import UserError
 
 # Derandomized: the same tables in every run; no deadline: the machine may be busy.
 STEADY = settings(derandomize=True, deadline=None, max_examples=60)
@@ -98,9 +98,9 @@ def test_fold_numbers_out_of_this_world_are_refused_at_once(tmp_path: Path, fold
 
 
 def test_a_table_with_a_fold_less_than_the_configuration_is_refused(tmp_path: Path) -> None:
-    from nyuseg.config import dump_config, parse_config
-    from nyuseg.files import write_json, write_text
-    from nyuseg.folds import fold_hash
+    from nyuseg.config.loading import dump_config, parse_config
+    from nyuseg.data.folds import fold_hash
+    from nyuseg.utils.files import write_json, write_text
 
     ids = [f"{i:06d}" for i in range(8)]
     table = pd.DataFrame({"image_id": ids, "scene": ids, "fold": [i % 4 for i in range(8)]})
@@ -116,7 +116,7 @@ def test_a_table_with_a_fold_less_than_the_configuration_is_refused(tmp_path: Pa
 @pytest.mark.slow
 def test_a_fold_that_fills_no_batch_is_found_before_any_is_trained(tiny_folder, tmp_path) -> None:
     import train_folds
-    from nyuseg.files import PROJECT
+    from nyuseg.utils.files import PROJECT
 
     # Fold sizes 8 and 2: fold 0 trains on 2 images, fold 1 on 8, or the other way round.
     tiny_folder(tmp_path / "data", [(32, 48)] * 10, list("aaaaaaaabb"))

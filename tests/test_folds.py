@@ -5,8 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from nyuseg.errors import UserError
-from nyuseg.folds import (
+from nyuseg.data.folds import (
     NYUV2_FOLDS,
     NYUV2_SCENES,
     fold_hash,
@@ -18,6 +17,7 @@ from nyuseg.folds import (
     split_by_scene,
     write_folds,
 )
+from nyuseg.utils.errors import UserError
 
 ROOMS = Path(__file__).resolve().parents[2] / "shared/data/rooms"
 

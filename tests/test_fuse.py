@@ -5,10 +5,10 @@ import timm
 import torch
 from torch import nn
 
-from nyuseg.config import parse_config
-from nyuseg.fuse import find_pairs, fold_batchnorm
-from nyuseg.model import build_model, load_network
-from nyuseg.schema import Config
+from nyuseg.config.loading import parse_config
+from nyuseg.config.schema import Config
+from nyuseg.models.batchnorm_folding import find_pairs, fold_batchnorm
+from nyuseg.models.network import build_model, load_network
 
 
 def config(encoder: str, decoder: str) -> Config:

@@ -16,16 +16,16 @@ import package_kernel
 import prepare_data
 import score
 import train_folds
+from nyuseg.data.folds import read_folds, read_scenes, write_folds
+from nyuseg.data.frames import list_ids, read_label
+from nyuseg.data.integrity import full_check
 from nyuseg.demo.data import write_demo
-from nyuseg.errors import UserError
 from nyuseg.experiment import open_experiment, read_oof_ids
-from nyuseg.files import PROJECT, file_names, read_json, require_id
-from nyuseg.fitting import to_mask
-from nyuseg.folds import read_folds, read_scenes, write_folds
-from nyuseg.frames import list_ids, read_label
-from nyuseg.integrity import full_check
-from nyuseg.kernel import run
-from nyuseg.submission import read_masks
+from nyuseg.inference.grid import to_mask
+from nyuseg.kaggle.kernel import run
+from nyuseg.submission.formats import read_masks
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import PROJECT, file_names, read_json, require_id
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "küche") for form in ("NFC", "NFD"))
 HOSTILE = [

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from nyuseg.errors import UserError
-from nyuseg.folds import read_scenes
-from nyuseg.frames import read_image, write_png
-from nyuseg.integrity import Fault, full_check, quick_check, require_clean
+from nyuseg.data.folds import read_scenes
+from nyuseg.data.frames import read_image, write_png
+from nyuseg.data.integrity import Fault, full_check, quick_check, require_clean
+from nyuseg.utils.errors import UserError
 
 HEIGHT, WIDTH = 12, 16
 TRAIN = ("000001", "000002", "000003")

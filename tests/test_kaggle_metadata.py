@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from nyuseg.errors import UserError
-from nyuseg.kaggle_metadata import (
+from nyuseg.kaggle.metadata import (
     DATASET_FIELDS,
     KERNEL_FIELDS,
     LICENSES,
@@ -17,6 +16,7 @@ from nyuseg.kaggle_metadata import (
     kernel_metadata,
     slugify,
 )
+from nyuseg.utils.errors import UserError
 
 SUBTITLE = "Weights of the five folds for the kernel"
 MISSING = object()

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from fake_kaggle import FakeKaggle, error
 
-from nyuseg import kaggle_client
-from nyuseg.errors import UserError
-from nyuseg.files import write_json
-from nyuseg.kaggle_metadata import dataset_metadata, kernel_metadata
-from nyuseg.kaggle_push import push, push_dataset, push_kernel, submit
+from nyuseg.kaggle import client as kaggle_client
+from nyuseg.kaggle.metadata import dataset_metadata, kernel_metadata
+from nyuseg.kaggle.push import push, push_dataset, push_kernel, submit
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import write_json
 
 LOCAL = Path(__file__).with_name("kaggle_local.py")
 CLIENT = f"{shlex.quote(sys.executable)} {shlex.quote(str(LOCAL))}"

@@ -21,17 +21,17 @@ import check_kernel
 import infer
 import package_kernel
 import train_folds
-from nyuseg.budget import Budget
-from nyuseg.config import parse_config
+from nyuseg.config.loading import parse_config
 from nyuseg.demo.data import write_demo
-from nyuseg.errors import UserError
-from nyuseg.files import PROJECT, read_json
-from nyuseg.kernel import END, find_frames, load_package, run
-from nyuseg.kernel_check import LAYOUTS, agreement, check, kaggle_like, mount, run_kernel
-from nyuseg.mounts import find_all
-from nyuseg.package import to_half
-from nyuseg.submission import usable_formats
-from nyuseg.wheels import own_wheel, repack
+from nyuseg.kaggle.budget import Budget
+from nyuseg.kaggle.kernel import END, find_frames, load_package, run
+from nyuseg.kaggle.kernel_check import LAYOUTS, agreement, check, kaggle_like, mount, run_kernel
+from nyuseg.kaggle.mounts import find_all
+from nyuseg.kaggle.package import to_half
+from nyuseg.kaggle.wheels import own_wheel, repack
+from nyuseg.submission.formats import usable_formats
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import PROJECT, read_json
 
 # Finding
 
@@ -361,7 +361,7 @@ def test_the_notebook_is_valid_and_runs_top_to_bottom(work: Path, tmp_path: Path
 
 
 def test_namespaces_are_probed_without_leaving_anything(tmp_path: Path) -> None:
-    from nyuseg.kernel_check import isolation
+    from nyuseg.kaggle.kernel_check import isolation
 
     prefix = isolation(tmp_path)
     if not prefix:

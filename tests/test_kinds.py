@@ -8,21 +8,21 @@ import pytest
 import torch
 from torch import nn
 
-from nyuseg.averaging import Averages
-from nyuseg.checkpoint import load_checkpoint, save_checkpoint
-from nyuseg.config import parse_config
-from nyuseg.dataset import PredictionSet
-from nyuseg.ensemble import Ensemble
-from nyuseg.errors import UserError
+from nyuseg.config.loading import parse_config
+from nyuseg.config.schema import Train
+from nyuseg.data.frames import FrameFolder, frame_path, read_label
+from nyuseg.dataloading.dataset import PredictionSet
+from nyuseg.evaluation.checkpoint_scores import FILE, over_last, read_confusions, write_confusions
+from nyuseg.evaluation.metrics import confusion_matrix, summarize
+from nyuseg.evaluation.optimism import half_sums, optimism, scene_halves
+from nyuseg.evaluation.validation import validate
 from nyuseg.experiment import Experiment
-from nyuseg.frames import FrameFolder, frame_path, read_label
-from nyuseg.kinds import FILE, over_last, read_confusions, write_confusions
-from nyuseg.metrics import confusion_matrix, summarize
-from nyuseg.optimism import half_sums, optimism, scene_halves
-from nyuseg.predictor import Predictor
-from nyuseg.schema import Train
-from nyuseg.step import TrainingStep
-from nyuseg.validate import validate
+from nyuseg.inference.ensemble import Ensemble
+from nyuseg.inference.predictor import Predictor
+from nyuseg.training.checkpoint import load_checkpoint, save_checkpoint
+from nyuseg.training.step import TrainingStep
+from nyuseg.training.weight_averages import Averages
+from nyuseg.utils.errors import UserError
 
 CPU = torch.device("cpu")
 

@@ -11,31 +11,38 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).resolve().parents[1] / "src"
-LAYERS = {
-    1: "ahead arrays bootstrap cache classes config depth depth_check duplicates encoding "
-    "errors files fingerprint folds frames history integrity kaggle_client kaggle_metadata "
-    "leakage listing locks metrics mounts notebook nyuv2_mat optimism picture png preview "
-    "progress schema signals streams wheels demo demo.data demo.furniture demo.layout "
-    "demo.materials demo.render demo.rooms demo.sensor demo.shapes demo.texture demo.things",
-    2: "atrous augment averaging checkpoint dataset device fitting fuse inputs loader losses "
-    "model probe recompute submission tensors tta",
-    3: "budget ensemble experiment fit kinds predictor space step stored validate weights",
-    4: "blend cli compare forest infer kaggle_push kernel kernel_check leaderboard oof package "
-    "report training twins view_search",
-}
-LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}
-# Modules that a machine without torch can import (besides layer 1).
-WITHOUT_TORCH = {"cli", "kaggle_push", "leaderboard", "submission"}
+# The folders of the library; imports only go from later to earlier ones.
+ORDER = (
+    "utils",
+    "config",
+    "data",
+    "demo",
+    "experiment",
+    "dataloading",
+    "models",
+    "inference",
+    "submission",
+    "evaluation",
+    "training",
+    "ensembling",
+    "analysis",
+    "kaggle",
+)
+WITHOUT_TORCH = {"utils", "config", "data", "demo", "experiment"}
+# Entry scripts that need no torch call these, which then must not load it either.
+ALSO_WITHOUT_TORCH = {"evaluation.leaderboard", "kaggle.push", "submission.formats"}
+# The rule of the name 'label': these folders, and what predicts inside the kernel.
+PREDICTING = {"models", "inference"}
+ALSO_PREDICTING = {"submission.writing", "kaggle.budget", "kaggle.kernel", "ensembling.stored"}
 ONLY_IN = {
-    "albumentations": {"augment"},
-    "imagehash": {"duplicates"},
-    "ttach": {"tta"},
-    "segmentation_models_pytorch": {"model"},
-    "matplotlib": {"forest"},
+    "albumentations": {"dataloading.augmentation"},
+    "imagehash": {"analysis.near_duplicates"},
+    "ttach": {"inference.tta"},
+    "segmentation_models_pytorch": {"models.network"},
+    "matplotlib": {"analysis.forest_plot"},
 }
 TORCH_FAMILY = {"torch", "torchvision", "timm", "safetensors", *ONLY_IN}
 TORCH_FAMILY -= {"imagehash", "matplotlib"}  # Behind one module too, but without torch.
-PREDICTING = ("predictor", "ensemble", "tta", "model", "infer", "budget", "kernel", "stored")
 
 MODULES = {
     ".".join(path.relative_to(SRC / "nyuseg").with_suffix("").parts).removesuffix(".__init__"): path
@@ -112,19 +119,20 @@ def identifiers(node: ast.AST) -> set[str]:
     return found
 
 
-def test_every_module_has_a_layer() -> None:
-    assert len(MODULES) > 20
-    new = sorted(set(MODULES) - set(LAYER_OF))
-    assert not new, f"add {new} to LAYERS in tests/test_layers.py, at the lowest layer that fits"
-    gone = sorted(set(LAYER_OF) - set(MODULES))
-    assert not gone, f"remove {gone} from LAYERS in tests/test_layers.py: no such modules"
+def folder(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def test_every_folder_has_its_place() -> None:
+    assert len(MODULES) > 60
+    assert {folder(name) for name in MODULES} == set(ORDER)
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_imports_point_down(name: str) -> None:
-    layer = LAYER_OF.get(name, 0)
-    above = sorted(used for used in own_imports(MODULES[name]) if LAYER_OF.get(used, 0) > layer)
-    assert not above, f"{name} (layer {layer}) imports {above} from above"
+    rank = ORDER.index(folder(name))
+    above = sorted(n for n in own_imports(MODULES[name]) if ORDER.index(folder(n)) > rank)
+    assert not above, f"{name} imports {above}, of a later folder"
 
 
 def test_no_import_cycles() -> None:
@@ -140,15 +148,17 @@ def test_no_module_knows_the_entry_scripts(name: str) -> None:
     assert not packages(MODULES[name]) & {script.stem for script in SCRIPTS}
 
 
-@pytest.mark.parametrize("name", [n for n in MODULES if LAYER_OF.get(n) == 1 or n in WITHOUT_TORCH])
+PURE = [n for n in MODULES if folder(n) in WITHOUT_TORCH or n in ALSO_WITHOUT_TORCH]
+
+
+@pytest.mark.parametrize("name", PURE)
 def test_pure_modules_never_reach_torch(name: str) -> None:
     guilty = {m: packages(MODULES[m]) & TORCH_FAMILY for m in reach(name)}
     assert not {m: found for m, found in guilty.items() if found}, f"reached from {name}"
 
 
 def test_no_dependency_of_a_pure_module_loads_torch() -> None:
-    pure = sorted(n for n in MODULES if LAYER_OF.get(n) == 1 or n in WITHOUT_TORCH)
-    code = "import sys\n" + "".join(f"import nyuseg.{name}\n" for name in pure)
+    code = "import sys\n" + "".join(f"import nyuseg.{name}\n" for name in PURE)
     code += f"print(sorted({TORCH_FAMILY!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=SRC, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -166,7 +176,9 @@ def test_library_is_kept_behind_one_module(package: str) -> None:
     assert not [script.name for script in SCRIPTS if package in packages(script)]
 
 
-@pytest.mark.parametrize("name", PREDICTING)
+@pytest.mark.parametrize(
+    "name", [n for n in MODULES if folder(n) in PREDICTING or n in ALSO_PREDICTING]
+)
 def test_what_predicts_cannot_name_a_label(name: str) -> None:
     path = MODULES[name]
     assert not [text for text in string_constants(path) if "label" in text.lower()]
@@ -174,7 +186,11 @@ def test_what_predicts_cannot_name_a_label(name: str) -> None:
 
 
 def test_prediction_set_cannot_name_a_label() -> None:
-    classes = [node for node in parse(MODULES["dataset"]).body if isinstance(node, ast.ClassDef)]
+    classes = [
+        node
+        for node in parse(MODULES["dataloading.dataset"]).body
+        if isinstance(node, ast.ClassDef)
+    ]
     found = next(node for node in classes if node.name == "PredictionSet")
     assert not {n for n in identifiers(found) if "label" in n.lower()}
     reads = [node for node in ast.walk(found) if isinstance(node, ast.Call)]
@@ -185,7 +201,7 @@ def test_prediction_set_cannot_name_a_label() -> None:
 def test_ensemble_alone_makes_probabilities() -> None:
     # There is one path from logits to probabilities; a second one would drift from it.
     users = [n for n, path in MODULES.items() if identifiers(parse(path)) & {"softmax", "Softmax"}]
-    assert users == ["ensemble"]
+    assert users == ["inference.ensemble"]
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)

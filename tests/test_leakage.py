@@ -9,14 +9,12 @@ import pytest
 import ranking
 
 import leakage as script
-from nyuseg import twins
-from nyuseg.config import dump_config, parse_config
-from nyuseg.duplicates import duplicate_groups
-from nyuseg.errors import UserError
-from nyuseg.experiment import FILES, Experiment, data_files
-from nyuseg.files import read_json, write_json, write_text
-from nyuseg.fingerprint import describe_all, digest
-from nyuseg.folds import (
+from nyuseg.analysis import twins
+from nyuseg.analysis.leakage import has_mate, leak_row, leak_table, report, split_tables
+from nyuseg.analysis.near_duplicates import duplicate_groups
+from nyuseg.config.loading import dump_config, parse_config
+from nyuseg.data.fingerprint import describe_all, digest
+from nyuseg.data.folds import (
     NYUV2_FOLDS,
     fold_hash,
     fold_table,
@@ -25,8 +23,10 @@ from nyuseg.folds import (
     split_random,
     write_folds,
 )
-from nyuseg.frames import frame_path, list_ids, read_label, write_png
-from nyuseg.leakage import has_mate, leak_row, leak_table, report, split_tables
+from nyuseg.data.frames import frame_path, list_ids, read_label, write_png
+from nyuseg.experiment import FILES, Experiment, data_files
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import read_json, write_json, write_text
 
 SIX = [(24, 32)] * 6
 ROOMS = ["attic", "attic", "bath", "bath", "cellar", "cellar"]

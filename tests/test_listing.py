@@ -11,15 +11,15 @@ import torch
 
 import prepare_data
 import score
-from nyuseg.cache import open_cache
-from nyuseg.config import parse_config
-from nyuseg.dataset import PredictionSet
-from nyuseg.errors import UserError
-from nyuseg.frames import FrameFolder, frame_path, list_ids, read_image, read_label
-from nyuseg.infer import write_submission
-from nyuseg.integrity import full_check, quick_check, require_clean
-from nyuseg.listing import list_files
-from nyuseg.submission import read_masks
+from nyuseg.config.loading import parse_config
+from nyuseg.data.frame_cache import open_cache
+from nyuseg.data.frames import FrameFolder, frame_path, list_ids, read_image, read_label
+from nyuseg.data.integrity import full_check, quick_check, require_clean
+from nyuseg.data.listing import list_files
+from nyuseg.dataloading.dataset import PredictionSet
+from nyuseg.submission.formats import read_masks
+from nyuseg.submission.writing import write_submission
+from nyuseg.utils.errors import UserError
 
 SIZES = [(12, 16), (13, 9), (40, 60)]
 

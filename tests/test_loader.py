@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from nyuseg import loader
-from nyuseg.config import parse_config
-from nyuseg.dataset import PredictionSet
-from nyuseg.errors import UserError
-from nyuseg.files import PROJECT
-from nyuseg.frames import FrameFolder
-from nyuseg.loader import iterate, make_loader
+from nyuseg.config.loading import parse_config
+from nyuseg.data.frames import FrameFolder
+from nyuseg.dataloading import loader
+from nyuseg.dataloading.dataset import PredictionSet
+from nyuseg.dataloading.loader import iterate, make_loader
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import PROJECT
 
 CPU = torch.device("cpu")
 DATA = parse_config({"name": "x", "data": {"size": [32, 48]}}, "test").data
@@ -117,7 +117,7 @@ import multiprocessing, sys
 from multiprocessing import active_children
 sys.path.insert(0, {str(PROJECT / "src")!r})
 import train_folds
-from nyuseg import fit
+from nyuseg.training import fold as fit
 def note(self, seconds):
     print("workers", sorted(child.pid for child in active_children()))
 if __name__ == "__main__":
@@ -165,11 +165,11 @@ import sys
 sys.path.insert(0, {str(PROJECT / "src")!r})
 from pathlib import Path
 import torch
-from nyuseg import loader
-from nyuseg.cli import run
-from nyuseg.config import parse_config
-from nyuseg.dataset import PredictionSet
-from nyuseg.frames import FrameFolder
+from nyuseg.dataloading import loader
+from nyuseg.utils.cli import run
+from nyuseg.config.loading import parse_config
+from nyuseg.dataloading.dataset import PredictionSet
+from nyuseg.data.frames import FrameFolder
 def main(argv):
     loader.PART = 1000  # As if another run had taken the room in the meantime.
     data = parse_config({{"name": "x", "data": {{"size": [320, 480]}}}}, "test").data
@@ -202,11 +202,11 @@ import sys
 sys.path.insert(0, {str(PROJECT / "src")!r})
 from pathlib import Path
 import torch
-from nyuseg.cli import run
-from nyuseg.config import parse_config
-from nyuseg.dataset import PredictionSet
-from nyuseg.frames import FrameFolder
-from nyuseg.loader import iterate, make_loader
+from nyuseg.utils.cli import run
+from nyuseg.config.loading import parse_config
+from nyuseg.dataloading.dataset import PredictionSet
+from nyuseg.data.frames import FrameFolder
+from nyuseg.dataloading.loader import iterate, make_loader
 def main(argv):
     data = parse_config({{"name": "x", "data": {{"size": [32, 48]}}}}, "test").data
     frames = PredictionSet(FrameFolder(Path({str(tmp_path)!r}), "test"), {ids!r}, data)

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import torch
 
-from nyuseg.fitting import fit_frame
-from nyuseg.losses import multitask_loss, segmentation_loss
+from nyuseg.data.letterbox import fit_frame
+from nyuseg.training.losses import multitask_loss, segmentation_loss
 
 RNG = torch.Generator().manual_seed(3)
 

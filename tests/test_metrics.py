@@ -7,8 +7,8 @@ import pytest
 from sklearn.metrics import accuracy_score, jaccard_score
 from sklearn.metrics import confusion_matrix as reference
 
-from nyuseg.classes import NUM_CLASSES, VOID
-from nyuseg.metrics import class_iou, confusion_matrix, summarize
+from nyuseg.data.classes import NUM_CLASSES, VOID
+from nyuseg.evaluation.metrics import class_iou, confusion_matrix, summarize
 
 
 def random_pair(seed: int, classes: int = NUM_CLASSES) -> tuple[np.ndarray, np.ndarray]:

@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import nyuseg.model
-from nyuseg.config import parse_config
-from nyuseg.errors import UserError
-from nyuseg.model import build_model, expand_input, load_network
-from nyuseg.probe import require_network, require_possible
-from nyuseg.schema import Config
+import nyuseg.models.network
+from nyuseg.config.loading import parse_config
+from nyuseg.config.schema import Config
+from nyuseg.inference.probe import require_network, require_possible
+from nyuseg.models.network import build_model, expand_input, load_network
+from nyuseg.utils.errors import UserError
 
 
 def config(**model) -> Config:
@@ -86,8 +86,10 @@ def test_encoder_weights_from_a_local_file(tmp_path: Path, suffix: str) -> None:
 
 def test_pretrained_filters_get_the_chosen_init(monkeypatch: pytest.MonkeyPatch) -> None:
     """The library hands over RGB filters laid over four channels; ours are made from them."""
-    make = nyuseg.model._build_network
-    monkeypatch.setattr(nyuseg.model, "_build_network", lambda config, _: lay(make(config, False)))
+    make = nyuseg.models.network._build_network
+    monkeypatch.setattr(
+        nyuseg.models.network, "_build_network", lambda config, _: lay(make(config, False))
+    )
 
     def lay(network: torch.nn.Module) -> torch.nn.Module:
         first = next(m for m in network.encoder.modules() if isinstance(m, torch.nn.Conv2d))
@@ -105,7 +107,7 @@ def test_without_a_network_the_error_names_two_ways_out(monkeypatch: pytest.Monk
     def offline(*_, **__):
         raise FileNotFoundError("no hub")
 
-    monkeypatch.setattr(nyuseg.model.smp, "create_model", offline)
+    monkeypatch.setattr(nyuseg.models.network.smp, "create_model", offline)
     with pytest.raises(UserError) as caught:
         build_model(config(encoder_weights="imagenet"))
     message = str(caught.value)
@@ -127,7 +129,7 @@ def test_why_weights_did_not_come_is_told_apart(monkeypatch, fault: Exception, w
     def fail(*_, **__):
         raise fault
 
-    monkeypatch.setattr(nyuseg.model.smp, "create_model", fail)
+    monkeypatch.setattr(nyuseg.models.network.smp, "create_model", fail)
     with pytest.raises(UserError, match=re.escape(words)) as caught:
         build_model(config(encoder_weights="imagenet"))
     assert "model.encoder_weights" in str(caught.value) and "\n" not in str(caught.value)
@@ -210,7 +212,7 @@ def test_no_compiler_is_known_before_training(monkeypatch) -> None:
 def test_asking_the_network_draws_no_random_number() -> None:
     before = torch.get_rng_state()
     require_network(sized("tu-test_resnet", "fpn", (64, 96)))
-    assert nyuseg.model.network_fault(sized("tu-nest_tiny", "fpn", (64, 64))) is not None
+    assert nyuseg.models.network.network_fault(sized("tu-nest_tiny", "fpn", (64, 64))) is not None
     assert torch.equal(torch.get_rng_state(), before)
 
 

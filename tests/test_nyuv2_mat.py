@@ -8,12 +8,12 @@ import h5py
 import numpy as np
 import pytest
 
-from nyuseg import files
-from nyuseg.classes import CLASS_NAMES
-from nyuseg.errors import UserError
-from nyuseg.frames import read_depth, read_image, read_label
-from nyuseg.integrity import full_check
-from nyuseg.nyuv2_mat import CLASSES, convert_mat, to_millimetres
+from nyuseg.data.classes import CLASS_NAMES
+from nyuseg.data.frames import read_depth, read_image, read_label
+from nyuseg.data.integrity import full_check
+from nyuseg.data.nyuv2_mat import CLASSES, convert_mat, to_millimetres
+from nyuseg.utils import files
+from nyuseg.utils.errors import UserError
 
 HEIGHT, WIDTH = 24, 32
 SPLITS = ("test", "train", "train", "test")

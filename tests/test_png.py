@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 import score
-from nyuseg.errors import UserError
-from nyuseg.frames import read_image, read_label, write_png
-from nyuseg.integrity import full_check, quick_check
-from nyuseg.submission import PngWriter, read_masks
+from nyuseg.data.frames import read_image, read_label, write_png
+from nyuseg.data.integrity import full_check, quick_check
+from nyuseg.submission.formats import PngWriter, read_masks
+from nyuseg.utils.errors import UserError
 
 HEIGHT, WIDTH = 5, 11  # An odd width: few bits leave a part of the last byte of a row.
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from nyuseg.config import parse_config
-from nyuseg.dataset import PredictionSet
-from nyuseg.ensemble import Ensemble
-from nyuseg.errors import UserError
-from nyuseg.fitting import to_mask
-from nyuseg.frames import FrameFolder, frame_path, write_png
-from nyuseg.model import build_model
-from nyuseg.predictor import Predictor
-from nyuseg.schema import Config
+from nyuseg.config.loading import parse_config
+from nyuseg.config.schema import Config
+from nyuseg.data.frames import FrameFolder, frame_path, write_png
+from nyuseg.dataloading.dataset import PredictionSet
+from nyuseg.inference.ensemble import Ensemble
+from nyuseg.inference.grid import to_mask
+from nyuseg.inference.predictor import Predictor
+from nyuseg.models.network import build_model
+from nyuseg.utils.errors import UserError
 
 CPU = torch.device("cpu")
 BASE = {"name": "test", "data": {"size": [32, 64]}, "train": {"precision": "fp32", "workers": 0}}

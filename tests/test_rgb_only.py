@@ -15,14 +15,14 @@ import prepare_data
 import score
 import train_folds
 import tta_search
-from nyuseg.cache import cache_bytes
+from nyuseg.data.frame_cache import cache_bytes
+from nyuseg.data.frames import read_image, stored_kinds
+from nyuseg.data.integrity import quick_check
 from nyuseg.demo.data import write_demo
-from nyuseg.errors import UserError
-from nyuseg.files import PROJECT, read_json
-from nyuseg.frames import read_image, stored_kinds
-from nyuseg.integrity import quick_check
-from nyuseg.kernel import run
-from nyuseg.kernel_check import mount
+from nyuseg.kaggle.kernel import run
+from nyuseg.kaggle.kernel_check import mount
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import PROJECT, read_json
 
 TINY = ("model.encoder=tu-test_resnet", "data.size=[48,64]", "train.epochs=1", "folds.count=2")
 RGB = ("data.channels=[rgb]", "model.depth_head=false")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from nyuseg import locks, signals
-from nyuseg.checkpoint import load_checkpoint
-from nyuseg.files import PROJECT
-from nyuseg.progress import progress
+from nyuseg.training.checkpoint import load_checkpoint
+from nyuseg.utils import locks, signals
+from nyuseg.utils.files import PROJECT
+from nyuseg.utils.progress import progress
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def in_python(code: str) -> subprocess.CompletedProcess:
 def test_a_second_signal_ends_at_once_but_not_the_same_wish_twice() -> None:
     """'make' passes on what the terminal has sent to its child already."""
     code = """
-from nyuseg import signals
+from nyuseg.utils import signals
 signals.catch_signals()
 for _ in range(3):
     os.kill(os.getpid(), signal.SIGINT)
@@ -68,7 +68,7 @@ print("never")
 
 def test_a_signal_while_the_last_piece_is_done_is_told_to_the_caller() -> None:
     code = """
-from nyuseg.cli import run
+from nyuseg.utils.cli import run
 def main(argv):
     os.kill(os.getpid(), signal.SIGINT)
     print("result: all of it")
@@ -83,8 +83,8 @@ def test_waiting_for_a_lock_ends_by_a_signal(caught, tmp_path: Path) -> None:
     with locks.only_writer(tmp_path / "fold_0"):
         code = f"""
 from pathlib import Path
-from nyuseg.cli import run
-from nyuseg.locks import only_writer
+from nyuseg.utils.cli import run
+from nyuseg.utils.locks import only_writer
 def main(argv):
     print("waiting", flush=True)
     with only_writer(Path({str(tmp_path / "fold_0")!r}), wait=True):

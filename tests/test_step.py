@@ -7,12 +7,12 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nyuseg.config import parse_config
-from nyuseg.errors import UserError
-from nyuseg.model import build_model
-from nyuseg.recompute import recompute_blocks
-from nyuseg.schema import Train
-from nyuseg.step import TrainingStep
+from nyuseg.config.loading import parse_config
+from nyuseg.config.schema import Train
+from nyuseg.models.activation_checkpointing import recompute_blocks
+from nyuseg.models.network import build_model
+from nyuseg.training.step import TrainingStep
+from nyuseg.utils.errors import UserError
 
 CPU = torch.device("cpu")
 
@@ -149,7 +149,7 @@ def test_a_step_never_looks_at_a_value(parts: int) -> None:
 
 
 def test_validation_never_looks_at_a_value() -> None:
-    from nyuseg.validate import count_pairs, cross_entropy, depth_error
+    from nyuseg.evaluation.validation import count_pairs, cross_entropy, depth_error
 
     generator = torch.Generator().manual_seed(0)
     probabilities = torch.rand(13, 8, 9, generator=generator).softmax(0)
@@ -162,7 +162,7 @@ def test_validation_never_looks_at_a_value() -> None:
         cross_entropy(probabilities, truth)
         depth_error(probabilities[0], millimetres)
     assert looks.found == []
-    from nyuseg.metrics import confusion_matrix
+    from nyuseg.evaluation.metrics import confusion_matrix
 
     mask = probabilities.argmax(0).numpy().astype("uint8")
     expected = confusion_matrix(truth.numpy().astype("uint8"), mask)

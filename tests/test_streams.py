@@ -9,8 +9,8 @@ import pytest
 
 import infer
 import train_folds
-from nyuseg.errors import UserError
-from nyuseg.files import PROJECT, read_json
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import PROJECT, read_json
 
 SETTINGS = ["model.encoder=tu-test_resnet", "data.size=[32,48]", "folds.count=3"]
 SETTINGS += ["train.epochs=1", "train.batch_size=2"]
@@ -121,6 +121,7 @@ def test_images_of_several_sizes_are_known_before_anything_is_predicted(
     manifest = read_json(tmp_path / "sub/demo/manifest.json")
     assert manifest["left_out"] == ["npy"]
     assert sorted(manifest["files"]) == ["submission.csv", "submission.zip"]
-    monkeypatch.setattr("nyuseg.infer.load_predictor", lambda *_: pytest.fail("too late"))
+    loading = "nyuseg.submission.writing.load_predictor"
+    monkeypatch.setattr(loading, lambda *_: pytest.fail("too late"))
     with pytest.raises(UserError, match=r"images of 2 sizes .*use --format rle,png"):
         infer.main([*shared, "--format", "npy,rle"])

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nyuseg.errors import UserError
-from nyuseg.frames import encode_png, write_png
-from nyuseg.leaderboard import score_submission, score_table
-from nyuseg.schema import Submission
-from nyuseg.submission import FILES, digest, make_writer, parse_formats, read_masks, verify
+from nyuseg.config.schema import Submission
+from nyuseg.data.frames import encode_png, write_png
+from nyuseg.evaluation.leaderboard import score_submission, score_table
+from nyuseg.submission.formats import FILES, digest, make_writer, parse_formats, read_masks, verify
+from nyuseg.utils.errors import UserError
 
 Masks = dict[str, np.ndarray]
 FORMATS = list(FILES)

@@ -16,18 +16,18 @@ from sklearn.metrics import jaccard_score
 import infer
 import score
 import train_folds
-from nyuseg import fit
-from nyuseg.checkpoint import load_checkpoint, save_checkpoint
-from nyuseg.config import load_config, parse_config
+from nyuseg.config.loading import load_config, parse_config
+from nyuseg.data.frames import FrameFolder, frame_path, list_ids, read_label, write_png
 from nyuseg.demo.data import write_demo
-from nyuseg.errors import UserError
+from nyuseg.evaluation.checkpoint_scores import read_confusions
+from nyuseg.evaluation.metrics import summarize
+from nyuseg.evaluation.oof import check_pooling, image_confusions, pool
 from nyuseg.experiment import open_experiment
-from nyuseg.files import PROJECT, read_json
-from nyuseg.fitting import to_mask
-from nyuseg.frames import FrameFolder, frame_path, list_ids, read_label, write_png
-from nyuseg.kinds import read_confusions
-from nyuseg.metrics import summarize
-from nyuseg.oof import check_pooling, image_confusions, pool
+from nyuseg.inference.grid import to_mask
+from nyuseg.training import fold as fit
+from nyuseg.training.checkpoint import load_checkpoint, save_checkpoint
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import PROJECT, read_json
 
 pytestmark = pytest.mark.slow
 
@@ -531,13 +531,13 @@ def test_real_frames_train_a_step_and_infer(name: str, batch: int, tmp_path: Pat
     if not root.exists():
         pytest.skip(f"{root} is not on this machine: the frames must not be redistributed")
     config = load_config(PROJECT / "configs/exp060.yaml", [change[6:] for change in TINY])
-    from nyuseg.dataset import PredictionSet, TrainingSet
-    from nyuseg.ensemble import Ensemble
-    from nyuseg.inputs import training_inputs
-    from nyuseg.loader import make_loader
-    from nyuseg.losses import multitask_loss
-    from nyuseg.model import build_model
-    from nyuseg.predictor import Predictor
+    from nyuseg.dataloading.dataset import PredictionSet, TrainingSet
+    from nyuseg.dataloading.inputs import training_inputs
+    from nyuseg.dataloading.loader import make_loader
+    from nyuseg.inference.ensemble import Ensemble
+    from nyuseg.inference.predictor import Predictor
+    from nyuseg.models.network import build_model
+    from nyuseg.training.losses import multitask_loss
 
     ids = list_ids(root, "train")[:batch]
     config = config.model_copy(

@@ -12,22 +12,22 @@ import infer
 import prepare_data
 import score
 import train_folds
+from nyuseg.config.schema import Config, Folds, Train
+from nyuseg.data.depth import DEPTH_MAX, DEPTH_MIN, linear_depth
+from nyuseg.data.folds import fold_table
+from nyuseg.data.frames import frame_path, list_ids, read_depth, read_label, write_png
+from nyuseg.data.integrity import full_check
 from nyuseg.demo.data import write_demo
-from nyuseg.depth import DEPTH_MAX, DEPTH_MIN, linear_depth
-from nyuseg.errors import UserError
+from nyuseg.ensembling.candidates import choose
+from nyuseg.evaluation.history import COLUMNS, write_metrics
+from nyuseg.evaluation.leaderboard import score_table
+from nyuseg.evaluation.means import Means, total_loss
+from nyuseg.evaluation.report import difference_text
+from nyuseg.evaluation.validation import require_labels
 from nyuseg.experiment import Experiment, open_experiment, read_oof_ids
-from nyuseg.files import PROJECT, read_json
-from nyuseg.folds import fold_table
-from nyuseg.frames import frame_path, list_ids, read_depth, read_label, write_png
-from nyuseg.history import COLUMNS, write_metrics
-from nyuseg.integrity import full_check
-from nyuseg.leaderboard import score_table
-from nyuseg.losses import Means, total_loss
-from nyuseg.report import difference_text
-from nyuseg.schema import Config, Folds, Train
-from nyuseg.step import TrainingStep
-from nyuseg.validate import require_labels
-from nyuseg.weights import choose
+from nyuseg.training.step import TrainingStep
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import PROJECT, read_json
 
 CPU = torch.device("cpu")
 SIZE = (48, 64)

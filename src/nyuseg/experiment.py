@@ -10,12 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from nyuseg.cache import FrameCache, known_facts, open_cache
-from nyuseg.config import dump_config, is_free, load_config, override_config
-from nyuseg.errors import UserError
-from nyuseg.files import file_names, read_json, remove_partial, write_json, write_text
-from nyuseg.fingerprint import Facts, describe_all, differences, digest
-from nyuseg.folds import (
+from nyuseg.config.loading import dump_config, is_free, load_config, override_config
+from nyuseg.config.schema import Config
+from nyuseg.data.fingerprint import Facts, describe_all, differences, digest
+from nyuseg.data.folds import (
     fold_hash,
     fold_table,
     leak_notice,
@@ -23,7 +21,8 @@ from nyuseg.folds import (
     short_notice,
     write_folds,
 )
-from nyuseg.frames import (
+from nyuseg.data.frame_cache import FrameCache, known_facts, open_cache
+from nyuseg.data.frames import (
     WITHOUT_DEPTH,
     FrameFolder,
     frame_files,
@@ -31,8 +30,9 @@ from nyuseg.frames import (
     require_depth,
     stored_kinds,
 )
-from nyuseg.locks import all_idle, only_writer
-from nyuseg.schema import Config
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import file_names, read_json, remove_partial, write_json, write_text
+from nyuseg.utils.locks import all_idle, only_writer
 
 BLEND = "blend.json"
 # What the training data held when the experiment was begun, see fingerprint.

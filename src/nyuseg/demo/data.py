@@ -10,18 +10,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from nyuseg.classes import NUM_CLASSES
+from nyuseg.data.classes import NUM_CLASSES
+from nyuseg.data.frames import png_path, write_png
+from nyuseg.data.listing import visible
 from nyuseg.demo.materials import Rng
 from nyuseg.demo.render import World, cast, radiance
 from nyuseg.demo.rooms import SCENE_TYPES, make_scene, propose_camera
 from nyuseg.demo.sensor import depth_map, drawn_labels, photo
 from nyuseg.demo.shapes import Camera
-from nyuseg.errors import UserError
-from nyuseg.files import write_text
-from nyuseg.frames import png_path, write_png
-from nyuseg.listing import visible
-from nyuseg.progress import progress
-from nyuseg.signals import leave_to_parent, shielded
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import write_text
+from nyuseg.utils.progress import progress
+from nyuseg.utils.signals import leave_to_parent, shielded
 
 PREVIEW = (24, 32)
 CANDIDATES = 8

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from nyuseg.classes import VOID
+from nyuseg.data.classes import VOID
 from nyuseg.demo.materials import Rng
 from nyuseg.demo.shapes import LABEL_ID
 

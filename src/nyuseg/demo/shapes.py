@@ -9,7 +9,7 @@ from math import cos, sin
 
 import numpy as np
 
-from nyuseg.classes import CLASS_NAMES
+from nyuseg.data.classes import CLASS_NAMES
 
 Color = tuple[float, float, float]
 Span = tuple[float, float]

@@ -1,0 +1,1 @@
+"""Looking at experiments: comparison, leaks, test-time views."""

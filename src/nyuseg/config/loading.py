@@ -1,0 +1,133 @@
+"""The configuration of an experiment: a YAML file, one parent at most; its keys are in schema."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from nyuseg.config.schema import Config
+from nyuseg.utils.errors import UserError
+
+FREE = {
+    *("train.workers", "train.cache", "train.checkpointing", "train.compile"),
+    # Views are chosen when predicting; nothing that training writes depends on them.
+    *("predict.batch_size", "predict.views"),
+}
+NULL = ("null", "Null", "NULL", "~")
+_TAG = "tag:yaml.org,2002:"
+
+
+class _Text(yaml.SafeLoader):
+    """YAML whose plain values are text, but for null: a key's own type makes of it what it is.
+
+    YAML itself would read 042 as 34, 1:30 as 90, no as false and 1e-4 as text. A key that is there
+    twice is an error: YAML would take the last one.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                what = f"the key {key.value} is there twice"
+                raise yaml.constructor.ConstructorError(None, None, what, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Text.yaml_implicit_resolvers = {}
+_Text.add_implicit_resolver(f"{_TAG}null", re.compile("(null|Null|NULL|~|)$"), [*"nN~", ""])
+_Text.add_implicit_resolver(f"{_TAG}merge", re.compile("<<$"), ["<"])
+for _kind in ("bool", "int", "float", "timestamp"):  # Written out, such as '!!int 042'.
+    _Text.add_constructor(_TAG + _kind, yaml.SafeLoader.construct_yaml_str)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, lay it over its `extends:` parent, apply `a.b=c` overrides, validate.
+
+    Raises UserError, one line with file and key, for an absent file, broken YAML, an unknown
+    key, a wrong type or a value out of range.
+    """
+    values = _read_yaml(path)
+    parent = values.pop("extends", None)
+    if parent is not None:
+        base = _read_yaml(path.parent / str(parent))
+        if "extends" in base:
+            raise UserError(f"{path.parent / str(parent)}: a parent cannot extend another file")
+        values = _merge(base, values)
+    for override in overrides:
+        values = _merge(values, _parse_override(override))
+    return parse_config(values, str(path))
+
+
+def override_config(config: Config, overrides: Sequence[str]) -> Config:
+    """Change what may still change after training (see is_free). Raises UserError otherwise."""
+    values = config.model_dump(mode="json")
+    for override in overrides:
+        key = override.partition("=")[0]
+        if not is_free(key):
+            raise UserError(f"--set {override}: {key} is fixed by the training; train again")
+        values = _merge(values, _parse_override(override))
+    return parse_config(values, "--set")
+
+
+def is_free(key: str) -> bool:
+    """Whether a setting may change after training: nothing that training writes depends on it."""
+    return key in FREE or key.startswith("submission.")
+
+
+def parse_config(values: dict[str, Any], source: str) -> Config:
+    """Validate plain values; `source` names them in the error. Raises UserError."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        where = f"{key}: " if key else ""
+        raise UserError(f"{source}: {where}{message} (given: {first['input']!r:.80})") from None
+
+
+def dump_config(config: Config) -> str:
+    """The whole configuration as YAML; parse_config reads it back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8-sig"), _Text)
+    except OSError:
+        raise UserError(f"{path}: no such configuration file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected keys and values")
+    return values
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {text}: expected KEY=VALUE, such as train.epochs=1")
+    if not value:
+        raise UserError(f"--set {text}: the value is empty; write {key}=null or {key}=''")
+    result: Any = value.strip()
+    # Only a list, a section, a quoted text and null are YAML; the rest is meant as it is typed.
+    if result.startswith(("[", "{", "'", '"')) or result in NULL:
+        try:
+            result = yaml.load(result, _Text)
+        except yaml.YAMLError:
+            raise UserError(f"--set {text}: the value is not valid YAML") from None
+    for part in reversed(key.split(".")):
+        result = {part: result}
+    return result
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = _merge(result[key], value) if both else value
+    return result

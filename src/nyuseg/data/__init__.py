@@ -1,0 +1,1 @@
+"""Frames, labels and folds on disk. No torch."""

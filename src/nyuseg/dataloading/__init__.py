@@ -1,0 +1,1 @@
+"""From frames to batches: data sets, augmentation, the network's input."""

@@ -1,0 +1,54 @@
+"""Random geometry for training; the only module that knows Albumentations."""
+
+import os
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # Its import would ask the network for a version.
+
+import albumentations as A
+import cv2
+import numpy as np
+
+from nyuseg.config.schema import Augment
+
+Frame = dict[str, np.ndarray]
+
+
+class Augmentation:
+    """The report's augmentation as a function (frame, seed) -> frame; equal seeds, equal result.
+
+    A frame holds image uint8 [H,W,3], label uint8 [H,W] and perhaps depth uint16 [H,W], already
+    fitted to `size` (the report's Resize). Colour is interpolated, depth and label take the nearest
+    pixel; pixels from outside the frame become black, missing (0) and void (255).
+    """
+
+    def __init__(self, options: Augment, size: tuple[int, int]) -> None:
+        shift = (-options.shift, options.shift)
+        self.pipeline = A.Compose(
+            [
+                A.HorizontalFlip(p=options.flip),
+                # The report's ShiftScaleRotate, under the name that Albumentations 2 gives it.
+                A.Affine(
+                    translate_percent={"x": shift, "y": shift},
+                    scale=(1 - options.scale, 1 + options.scale),
+                    rotate=(-options.rotate, options.rotate),
+                    keep_ratio=True,
+                    interpolation=cv2.INTER_LINEAR,
+                    mask_interpolation=cv2.INTER_NEAREST,
+                    fill=0,
+                    fill_mask=0,
+                    p=1.0,
+                ),
+                # A crop of the full size changes nothing; the report lists it, so it stays.
+                A.RandomCrop(height=size[0], width=size[1], p=0.5),
+            ],
+            additional_targets={"depth": "mask"},
+        )
+
+    def __call__(self, frame: Frame, seed: int) -> Frame:
+        self.pipeline.set_random_seed(seed)
+        # There is one fill value for all masks, 0: missing for depth. Shifting labels by one
+        # makes it void for them: in uint8, 255 + 1 is 0, and 0 - 1 is 255 again.
+        shifted = frame["label"] + np.uint8(1)
+        rest = {kind: pixels for kind, pixels in frame.items() if kind != "label"}
+        moved = self.pipeline(**rest, mask=shifted)
+        return {**{kind: moved[kind] for kind in rest}, "label": moved["mask"] - np.uint8(1)}

@@ -1,0 +1,146 @@
+"""Frames as integer arrays: with labels for training, without for everything that predicts."""
+
+from collections.abc import Iterator, Sequence
+from multiprocessing.sharedctypes import RawArray
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from torch.utils.data import Dataset, Sampler, get_worker_info
+
+from nyuseg.config.schema import Config, Data
+from nyuseg.data.depth import to_millimetres
+from nyuseg.data.frames import Frame
+from nyuseg.data.letterbox import fit_frame
+from nyuseg.dataloading.inputs import Sample, fitted
+from nyuseg.utils.errors import UserError
+
+ID_BYTES = 64
+MOST_WORKERS = 64
+PIXEL_BYTES = 6  # Image 3, depth 2, label 1.
+
+
+class Source(Protocol):
+    """Where the frames of a split are read from: frames.FrameFolder or cache.FrameCache."""
+
+    root: Path
+    split: str
+
+    def read(self, image_id: str, kinds: Sequence[str] = ("image", "depth")) -> Frame: ...
+
+
+def mix_seed(*numbers: int) -> int:
+    """One 32-bit seed from several numbers, so that no two places share a random stream."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+class FrameSet(Dataset[Sample]):
+    """Frames of a split, read one at a time; whatever goes wrong names the frame."""
+
+    def __init__(self, source: Source, ids: Sequence[str], data: Data) -> None:
+        self.source, self.ids, self.data = source, list(ids), data
+        # What each worker is reading, for the day that one dies: shared memory, by worker.
+        self.reading = [RawArray("c", ID_BYTES) for _ in range(MOST_WORKERS)]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes that the arrays of a sample take, at most."""
+        return PIXEL_BYTES * self.data.size[0] * self.data.size[1]
+
+    def read(self, image_id: str, kinds: Sequence[str]) -> Frame:
+        """Arrays of a frame at its native size, see FrameFolder.read, but depth in millimetres.
+
+        Here alone a depth file's numbers become millimetres: the cache keeps the files' own.
+        """
+        frame = self.source.read(image_id, kinds)
+        if "depth" in frame:
+            unit, missing = self.data.depth_unit, self.data.depth_missing
+            frame["depth"] = to_millimetres(frame["depth"], unit, missing)
+        return frame
+
+    def _read(self, index: int, kinds: Sequence[str]) -> Frame:
+        image_id = self.ids[index]
+        worker = get_worker_info()
+        if worker is not None:
+            self.reading[worker.id % MOST_WORKERS].value = image_id.encode()[: ID_BYTES - 1]
+        try:
+            return self.read(image_id, kinds)
+        except (OSError, MemoryError, cv2.error) as error:
+            where = self.source.root / self.source.split
+            raise UserError(f"{where}: frame {image_id} cannot be read: {error}") from error
+
+
+class PredictionSet(FrameSet):
+    """Frames of a split to predict on, fitted to the network's input.
+
+    A sample: `image` uint8 [H,W,3], `depth` uint16 [H,W] in mm, `id`, `size` (native H, W). It
+    never reads a label. sizes: the input's; more of them give `image1`, `depth1`, ... as well, see
+    inputs.fitted. depth: whether to read it; default: when a channel is made of it.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        ids: Sequence[str],
+        data: Data,
+        sizes: Sequence[tuple[int, int]] | None = None,
+        depth: bool | None = None,
+    ) -> None:
+        super().__init__(source, ids, data)
+        self.sizes = sizes or [data.size]
+        self.depth = data.uses_depth if depth is None else depth
+
+    @property
+    def sample_bytes(self) -> int:
+        return PIXEL_BYTES * sum(height * width for height, width in self.sizes)
+
+    def __getitem__(self, index: int) -> Sample:
+        frame = self._read(index, ("image", "depth")[: 1 + self.depth])
+        sample: Sample = {"id": self.ids[index], "size": frame["image"].shape[:2]}
+        for number, size in enumerate(self.sizes):
+            for kind, pixels in fit_frame(frame, size).items():
+                sample[fitted(kind, number)] = pixels
+        return sample
+
+
+class TrainingSet(FrameSet):
+    """Augmented training frames, addressed by (epoch, index).
+
+    A sample: config.training_kinds, like those of a PredictionSet, and `label` uint8 [H,W] (255
+    void). Augmentation is a
+    function of (seed, fold, epoch, index) alone, whatever worker makes it.
+    """
+
+    def __init__(self, source: Source, ids: Sequence[str], config: Config, fold: int) -> None:
+        from nyuseg.dataloading.augmentation import (
+            Augmentation,  # Not where only predictions are made.
+        )
+
+        super().__init__(source, ids, config.data)
+        self.config, self.fold = config, fold
+        self.augment = Augmentation(config.augment, config.data.size)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        native = self._read(index, self.config.training_kinds)
+        frame = fit_frame(native, self.data.size)
+        frame = self.augment(frame, mix_seed(self.config.seed, self.fold, epoch, index))
+        return {**frame, "id": self.ids[index], "size": native["image"].shape[:2]}
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """The order of one epoch as (epoch, index) keys, a function of (seed, fold, epoch)."""
+
+    def __init__(self, length: int, seed: int, fold: int) -> None:
+        self.length, self.seed, self.fold, self.epoch = length, seed, fold, 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng([self.seed, self.fold, self.epoch]).permutation(self.length)
+        return iter([(self.epoch, int(index)) for index in order])

@@ -1,0 +1,110 @@
+"""From integer frames to what the network sees, on the device.
+
+Frames travel as integers: a quarter of the memory of floats from the disk to the device. There,
+every input channel is one look-up in a table, of 256 entries for a colour and of 65,536 for a
+depth, so that each formula is evaluated once for each value it can meet.
+"""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from nyuseg.config.schema import Data
+from nyuseg.data.depth import inverse_depth, linear_depth, log_depth
+
+Sample = dict[str, Any]
+DEPTH_CODES = {
+    "inverse_depth": inverse_depth,
+    "linear_depth": linear_depth,
+    "log_depth": log_depth,
+}
+
+
+def fitted(kind: str, number: int) -> str:
+    """The key of image or depth in a sample that is fitted to several sizes, numbered from 0."""
+    return f"{kind}{number or ''}"
+
+
+def network_images(
+    batch: Sample, data: Data, device: torch.device, number: int = 0
+) -> torch.Tensor:
+    """What the network sees of a batch of dataset.collate: float32 [N,C,H,W], on the device.
+
+    batch: `image` uint8 [N,H,W,3] and, if a channel is made of it, `depth` [N,H,W], the bits of
+    uint16 millimetres as int16; number: which of the sizes that the set was fitted to.
+    """
+    image = batch[fitted("image", number)].to(device, non_blocking=True)
+    depth = None
+    if data.uses_depth:
+        depth = _millimetres(batch[fitted("depth", number)], device)
+    return network_input(image, depth, data)
+
+
+def training_inputs(batch: Sample, data: Data, device: torch.device) -> Sample:
+    """A labelled batch of dataset.collate on the device, as the network and its losses want it.
+
+    Besides what network_images reads: `label` uint8 [N,H,W]. Returns `image` as network_images,
+    `label` int64 [N,H,W] (255 void) and, of a batch with depth, `depth` float32 [N,1,H,W] linear in
+    0..1, `depth_valid` bool [N,1,H,W]; the rest of the batch is passed on.
+    """
+    image = batch["image"].to(device, non_blocking=True)
+    label = batch["label"].to(device, non_blocking=True).long()
+    if "depth" not in batch:
+        return {**batch, "image": network_input(image, None, data), "label": label}
+    depth = _millimetres(batch["depth"], device)[:, None]
+    return {
+        **batch,
+        "image": network_input(image, depth[:, 0], data),
+        "label": label,
+        "depth": _look_up(_depth_table("linear_depth", device), depth),
+        "depth_valid": depth > 0,
+    }
+
+
+def _millimetres(depth: torch.Tensor, device: torch.device) -> torch.Tensor:
+    # torch knows few operations on uint16: as int16, its upper half has turned negative.
+    return depth.to(device, non_blocking=True).int() & 0xFFFF
+
+
+def network_input(image: torch.Tensor, depth: torch.Tensor | None, data: Data) -> torch.Tensor:
+    """Stack the channels that the config names: float32 [N,C,H,W] in channels-last memory.
+
+    image: uint8 [N,H,W,3]; RGB is normalised by mean and standard deviation. depth: int32 [N,H,W]
+    in millimetres, None when no channel is made of it; its codes lie in 0..1, missing = 0. xy: the
+    pixel's position in the input, 0..1 from left to right and from top to bottom (Exp050).
+    """
+    count, height, width, _ = image.shape
+    planes = torch.empty(count, height, width, data.channel_count, device=image.device)
+    place = 0
+    for channel in data.channels:
+        if channel == "rgb":
+            for k in range(3):
+                table = _colour_table(data.mean[k], data.std[k], image.device)
+                planes[..., k] = _look_up(table, image[..., k].int())
+            place += 3
+        elif channel == "xy":
+            planes[..., place] = torch.from_numpy(np.linspace(0, 1, width))
+            planes[..., place + 1] = torch.from_numpy(np.linspace(0, 1, height))[:, None]
+            place += 2
+        else:
+            planes[..., place] = _look_up(_depth_table(channel, image.device), depth)
+            place += 1
+    return planes.permute(0, 3, 1, 2)
+
+
+def _look_up(table: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    return table.index_select(0, values.reshape(-1)).view(values.shape)
+
+
+@cache
+def _colour_table(mean: float, std: float, device: torch.device) -> torch.Tensor:
+    values = np.arange(256, dtype=np.float32) / np.float32(255)
+    return torch.from_numpy((values - np.float32(mean)) / np.float32(std)).to(device)
+
+
+@cache
+def _depth_table(code: str, device: torch.device) -> torch.Tensor:
+    every_depth = np.arange(2**16, dtype=np.uint16)
+    return torch.from_numpy(DEPTH_CODES[code](every_depth)).to(device)

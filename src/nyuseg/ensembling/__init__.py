@@ -1,0 +1,1 @@
+"""Blends of experiments, chosen on out-of-fold probabilities."""

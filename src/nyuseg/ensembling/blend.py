@@ -1,0 +1,246 @@
+"""A blend of experiments: weights chosen on some rooms, judged on others, kept like an experiment.
+
+The weights of a room's fold are fitted on the other folds (nested cross-validation), so that the
+score is one of rooms that the weights have not seen; the weights that predict the test images are
+fitted on all. Equal weights are kept unless fitted ones are better beyond the bootstrap's interval.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nyuseg.config.loading import dump_config, parse_config
+from nyuseg.config.schema import Config
+from nyuseg.data.classes import CLASS_NAMES, VOID
+from nyuseg.data.folds import fold_hash, write_folds
+from nyuseg.data.frames import encode_png, frame_path, read_label
+from nyuseg.ensembling.candidates import Mixture, Sample, nested
+from nyuseg.ensembling.stored import StoredGrids
+from nyuseg.evaluation.bootstrap import difference
+from nyuseg.evaluation.metrics import confusion_matrix, mean_iou, summarize
+from nyuseg.evaluation.oof import check_pooling, image_confusions
+from nyuseg.evaluation.report import blend_table
+from nyuseg.experiment import BLEND, Experiment, require_same_data
+from nyuseg.models.device import free_memory
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import atomic_folder, read_json, write_json, write_text
+from nyuseg.utils.locks import only_writer
+from nyuseg.utils.prefetch import in_order
+from nyuseg.utils.progress import progress
+
+PIXELS = 1_000_000  # Of all images together, on which candidates are compared.
+THREADS = 2
+TRIM_EVERY = 16  # Images.
+METHODS = ("equal", "fitted")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A way to mix, judged on all images: confusion matrices int64 [n,13,13] and masks as PNG."""
+
+    confusions: np.ndarray
+    masks: list[bytes]
+
+    @property
+    def miou(self) -> float:
+        return float(mean_iou(self.confusions.sum(0)))
+
+
+def check_members(members: Sequence[Experiment]) -> None:
+    """Raise UserError, naming them, unless all are finished and of the same folds and data."""
+    if len(members) < 2:
+        raise UserError("a blend needs two experiments or more")
+    first = members[0]
+    for member in members:
+        if member.members:
+            names = " ".join(part.experiment.config.name for part in member.members)
+            raise UserError(f"{member.folder}: a blend itself; blend its members, {names}")
+        check_pooling(member)
+        require_same_data(member)
+        if fold_hash(member.table) != fold_hash(first.table):
+            raise UserError(f"{member.folder}: other folds than those of {first.folder}")
+        if _depth(member) != _depth(first):
+            raise UserError(f"{member.folder}: reads depth in another way than {first.folder}")
+        if _data(member) != _data(first):
+            raise UserError(f"{member.folder}: trained on other data than {first.folder}")
+
+
+def _depth(member: Experiment) -> tuple[Any, ...]:
+    return member.config.data.depth_unit, member.config.data.depth_missing
+
+
+def _data(member: Experiment) -> str:
+    return read_json(member.folder / "experiment.json", ("data",))["data"]
+
+
+def blend(members: Sequence[Experiment], folder: Path, temperature: bool) -> dict[str, Any]:
+    """Choose how to mix some experiments and write the blend's folder; returns its blend.json.
+
+    temperature: fit one for each member, too. Raises UserError as check_members does, and when the
+    folder is something else than a blend.
+    """
+    check_members(members)
+    if folder.exists() and not (folder / BLEND).exists():
+        raise UserError(f"{folder}: exists and is no blend; use --name for another name")
+    first, stored = members[0], StoredGrids(members)
+    reference = next(member for member in members if member.config.data.size == stored.size)
+    config = parse_config(
+        {**reference.config.model_dump(mode="json"), "name": folder.name}, "--name"
+    )
+    folds = first.table["fold"].to_numpy()
+    per_fold, final, optimism = nested(_draw(first, stored), temperature)
+    equal = Mixture((1 / len(members),) * len(members), (1.0,) * len(members))
+    scored = _judge(first, stored, [[equal] * len(folds), [per_fold[fold] for fold in folds]])
+    result = _decide(members, scored, (equal, final), optimism)
+    _write(first, config, folder, result, scored[METHODS.index(result["method"])])
+    return result
+
+
+def _labels(experiment: Experiment, image_id: str) -> np.ndarray:
+    return read_label(frame_path(experiment.input, "train", "label", image_id))
+
+
+def _draw(experiment: Experiment, stored: StoredGrids) -> list[Sample]:
+    """Random labelled pixels of every image, in proportion to how many it has; a sample a fold."""
+    table = experiment.table
+    height, width = _labels(experiment, table["image_id"].iloc[0]).shape
+    share = min(1.0, PIXELS / (len(table) * height * width))
+
+    def draw(row: tuple[int, str]) -> tuple[torch.Tensor, torch.Tensor]:
+        number, image_id = row
+        label = _labels(experiment, image_id)
+        valid = np.flatnonzero(label != VOID)
+        generator = np.random.default_rng([0, number])
+        pixels = np.sort(generator.choice(valid, round(share * valid.size), replace=False))
+        values = stored.at_pixels(stored.read(image_id, label.shape), label.shape, pixels)
+        return values, torch.from_numpy(label.ravel()[pixels])
+
+    drawn = in_order(draw, enumerate(table["image_id"]), THREADS, 2 * THREADS)
+    parts = []
+    for part in progress(drawn, "sampling", len(table)):
+        parts.append(part)
+        if len(parts) % TRIM_EVERY == 0:  # What is kept lies scattered among what is freed.
+            free_memory(torch.device("cpu"))
+    folds = table["fold"].to_numpy()
+    samples = []
+    for fold in range(folds.max() + 1):
+        inside = [part for part, one in zip(parts, folds, strict=True) if one == fold]
+        values, truth = (torch.cat(kind, -1) for kind in zip(*inside, strict=True))
+        samples.append(Sample(values, truth))
+    return samples
+
+
+def _judge(experiment: Experiment, stored: StoredGrids, ways: list[list[Mixture]]) -> list[Scored]:
+    """Score some ways to mix, each a mixture an image, on every pixel of every image."""
+    ids = experiment.table["image_id"]
+
+    def judge(row: tuple[str, tuple[Mixture, ...]]) -> list[tuple[np.ndarray, bytes]]:
+        image_id, mixtures = row
+        label = _labels(experiment, image_id)
+        grids = stored.read(image_id, label.shape)
+        masks = [stored.mask(grids, label.shape, one.weights, one.temperatures) for one in mixtures]
+        return [(confusion_matrix(label, mask), encode_png(mask)) for mask in masks]
+
+    rows = zip(ids, zip(*ways, strict=True), strict=True)
+    judged = list(progress(in_order(judge, rows, THREADS, 2 * THREADS), "judging", len(ids)))
+    return [
+        Scored(np.stack([one[0] for one in way]), [one[1] for one in way])
+        for way in zip(*judged, strict=True)
+    ]
+
+
+def _decide(
+    members: Sequence[Experiment],
+    scored: list[Scored],
+    ways: tuple[Mixture, Mixture],
+    optimism: dict[str, Any],
+) -> dict[str, Any]:
+    """What blend.json holds: equal weights, unless fitted ones are better beyond the interval."""
+    scenes = members[0].table["scene"]
+    alone = [image_confusions(member) for member in members]
+    scores = [float(mean_iou(one.sum(0))) for one in alone]
+    best = int(np.argmax(scores))
+    advantage = difference(scored[1].confusions, scored[0].confusions, scenes)
+    method = "fitted" if advantage.is_above else "equal"
+    index = METHODS.index(method)
+    rows = [
+        _row(member, scores[number], number, ways[index], ways[1])
+        for number, member in enumerate(members)
+    ]
+    return {
+        "members": [row for row in rows if row["weight"]],
+        "left_out": [row for row in rows if not row["weight"]],
+        "method": method,
+        "best_member": members[best].config.name,
+        "miou": dict(zip(METHODS, (one.miou for one in scored), strict=True)),
+        "advantage": asdict(advantage),
+        "gain": asdict(difference(scored[index].confusions, alone[best], scenes)),
+        **optimism,
+    }
+
+
+def _row(
+    member: Experiment, miou: float, number: int, used: Mixture, fitted: Mixture
+) -> dict[str, Any]:
+    """What blend.json says of a member; `weights` are the hashes of its folds' networks."""
+    return {
+        "experiment": member.config.name,
+        "miou": miou,
+        "weight": used.weights[number],
+        "temperature": used.temperatures[number],
+        "fitted": fitted.weights[number],
+        "weights": _digests(member),
+    }
+
+
+def _digests(member: Experiment) -> dict[str, str]:
+    folds = range(member.config.folds.count)
+    paths = {str(fold): member.fold_folder(fold) / "weights.json" for fold in folds}
+    return {fold: read_json(path, ("sha256",))["sha256"] for fold, path in paths.items()}
+
+
+def _write(
+    first: Experiment, config: Config, folder: Path, result: dict[str, Any], chosen: Scored
+) -> None:
+    """Write the folder of a blend, all that an experiment's has but what training leaves."""
+    facts = {**read_json(first.folder / "experiment.json"), "input": str(first.input.resolve())}
+    with only_writer(folder), atomic_folder(folder, BLEND) as inside:
+        (inside / "masks").mkdir()
+        for image_id, mask in zip(first.table["image_id"], chosen.masks, strict=True):
+            (inside / "masks" / first.mask_path(image_id).name).write_bytes(mask)
+        write_folds(inside / "folds.csv", first.table)
+        write_text(inside / "config.yaml", dump_config(config))
+        write_json(inside / "experiment.json", facts)
+        write_json(inside / "cv.json", _cv(first, folder.name, chosen.confusions))
+        write_text(inside / "report.txt", blend_table(result) + "\n")
+        write_json(inside / BLEND, result)
+
+
+def _cv(first: Experiment, name: str, confusions: np.ndarray) -> dict[str, Any]:
+    """The scores of a blend, under the names of oof.pool."""
+    folds = first.table["fold"].to_numpy()
+    classes = summarize(confusions.sum(0))["class_iou"]
+    return {
+        "experiment": name,
+        "notice": first.notice,
+        "images": len(first.table),
+        **_scores(confusions),
+        "class_iou": dict(zip(CLASS_NAMES, classes, strict=True)),
+        "folds": [
+            {
+                "fold": fold,
+                "images": int((folds == fold).sum()),
+                **_scores(confusions[folds == fold]),
+            }
+            for fold in range(folds.max() + 1)
+        ],
+    }
+
+
+def _scores(confusions: np.ndarray) -> dict[str, Any]:
+    scores = summarize(confusions.sum(0))
+    return {key: scores[key] for key in ("miou", "pixel_accuracy")}

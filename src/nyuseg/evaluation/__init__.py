@@ -1,0 +1,1 @@
+"""Scores: metrics, intervals, validation, out-of-fold files, tables."""

@@ -1,0 +1,210 @@
+"""Out-of-fold predictions: written by each fold, pooled and re-scored from the files."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nyuseg.data.classes import CLASS_NAMES
+from nyuseg.data.depth import DEPTH_MAX, DEPTH_MIN
+from nyuseg.data.frames import FrameFolder, frame_path, read_label, write_png
+from nyuseg.dataloading.dataset import PredictionSet
+from nyuseg.evaluation.checkpoint_scores import over_last, read_confusions
+from nyuseg.evaluation.metrics import confusion_matrix, summarize
+from nyuseg.evaluation.optimism import optimism
+from nyuseg.evaluation.report import cv_table
+from nyuseg.evaluation.validation import depth_error
+from nyuseg.experiment import (
+    Experiment,
+    read_oof_ids,
+    require_same_data,
+    training_frames,
+)
+from nyuseg.inference.ensemble import Ensemble
+from nyuseg.inference.grid import from_grid
+from nyuseg.inference.predictor import Predictor
+from nyuseg.models.device import environment
+from nyuseg.models.release import load_release
+from nyuseg.utils.arrays import ArrayFile, map_array, read_entries
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import atomic_path, read_json, remove_partial, write_json, write_text
+from nyuseg.utils.locks import only_writer
+from nyuseg.utils.prefetch import in_order
+from nyuseg.utils.progress import progress
+
+THREADS = 4  # That decode masks and labels.
+# What fold.json holds: the epoch that predicts, scores while training, where it was trained.
+FOLD_KEYS = ("fold", "epoch", "best", "last", "environment")
+
+
+def write_oof(experiment: Experiment, fold: int, device: torch.device) -> None:
+    """Predict the images that a fold did not train on, with its release weights, one view.
+
+    Writes masks/<id>.png (uint8, native size), fold_k/oof_probs.npy (float16 [n,13,h,w], the
+    padded grid), fold_k/oof_depth.npy (float16 [n,1,h,w], with a depth head), fold_k/oof_ids.txt
+    and, last of all, fold_k/fold.json, which marks the fold as finished.
+    """
+    config, folder = experiment.config, experiment.fold_folder(fold)
+    model, facts = load_release(folder, config)
+    ids = experiment.ids(fold, held_out=True)
+    if facts["valid_ids"] != ids:
+        raise UserError(f"{folder / 'weights.json'}: validated on other images than fold {fold}")
+    frames = PredictionSet(training_frames(experiment), ids, config.data)
+    predictor = Predictor([Ensemble([model], config, device)])
+    remove_partial(folder)
+    remove_partial(
+        experiment.folder / "masks", {experiment.mask_path(image_id).name for image_id in ids}
+    )
+    with ExitStack() as stack:
+        grids = {
+            kind: stack.enter_context(_array_file(folder / f"oof_{kind}.npy", len(ids)))
+            for kind in ("probs", "depth")[: 1 + config.model.depth_head]
+        }
+        predictions = predictor.predict(frames)
+        for prediction in progress(predictions, f"fold {fold} out-of-fold", len(ids)):
+            write_png(experiment.mask_path(prediction.id), prediction.mask)
+            parts = {"probs": prediction.probabilities, "depth": prediction.depth}
+            for kind, file in grids.items():
+                file.add(prediction.id, parts[kind].cpu().numpy())
+    write_text(folder / "oof_ids.txt", "".join(f"{image_id}\n" for image_id in ids))
+    write_json(folder / "fold.json", {key: facts[key] for key in FOLD_KEYS})
+
+
+@contextmanager
+def _array_file(path: Path, count: int) -> Iterator[ArrayFile]:
+    """A float16 file that grows image by image and appears when it is whole."""
+    with atomic_path(path) as temporary, ArrayFile(temporary, count, np.float16) as file:
+        yield file
+
+
+def pool(experiment: Experiment, device: torch.device) -> dict[str, Any]:
+    """Score all out-of-fold masks from their files and write oof/<exp>/cv.json.
+
+    One confusion matrix over all pixels that are not void. Raises UserError, naming it, for a
+    missing fold, an image predicted twice or not at all, or a missing mask.
+    """
+    check_pooling(experiment)
+    count = experiment.config.folds.count
+    confusions, folds = image_confusions(experiment), experiment.table["fold"].to_numpy()
+    pooled = confusions.sum(0)
+    rows = [
+        {**_fold_row(experiment, fold), **_head(confusions[folds == fold].sum(0))}
+        for fold in range(count)
+    ]
+    depth_errors = [error for fold in range(count) for error in _depth_errors(experiment, fold)]
+    scores = summarize(pooled)
+    kinds, halves = read_confusions(experiment)
+    metres = float(np.mean(depth_errors)) * (DEPTH_MAX - DEPTH_MIN) if depth_errors else None
+    result = {
+        "experiment": experiment.config.name,
+        "notice": experiment.notice,
+        "images": len(experiment.table),
+        "predicts": experiment.config.predict.checkpoint,
+        **_head(pooled),
+        "class_iou": dict(zip(CLASS_NAMES, scores["class_iou"], strict=True)),
+        "depth_mae_m": metres,
+        "checkpoints": _checkpoints(experiment, kinds),
+        "optimism": optimism(halves),
+        "folds": rows,
+        "seed": experiment.config.seed,
+        "environment": environment(device, experiment.config.train.precision),
+    }
+    with only_writer(experiment.folder, wait=True):
+        remove_partial(experiment.folder)
+        write_json(experiment.folder / "cv.json", result)
+        write_text(experiment.folder / "report.txt", cv_table(result) + "\n")
+    return result
+
+
+def image_confusions(experiment: Experiment) -> np.ndarray:
+    """Confusion matrix of each image's out-of-fold mask, from its file: int64 [n,13,13].
+
+    In the order of the fold table. Raises UserError, naming it, for a file that is missing.
+    """
+
+    def confusion(image_id: str) -> np.ndarray:
+        label = read_label(frame_path(experiment.input, "train", "label", image_id))
+        return confusion_matrix(label, read_label(experiment.mask_path(image_id)))
+
+    require_same_data(experiment)
+    ids = experiment.table["image_id"]
+    found = in_order(confusion, ids, THREADS, 2 * THREADS)
+    return np.stack(list(progress(found, f"{experiment.config.name}: masks", len(ids))))
+
+
+def check_pooling(experiment: Experiment) -> None:
+    """Raise UserError unless every fold is finished and every image predicted exactly once."""
+    count = experiment.config.folds.count
+    missing = [str(fold) for fold in range(count) if not experiment.is_finished(fold)]
+    if missing:
+        raise UserError(
+            f"{experiment.folder}: fold {', '.join(missing)} not finished; run "
+            f"'python src/train_folds.py --fold {','.join(missing)}' with the same options"
+        )
+    seen = Counter(i for fold in range(count) for i in read_oof_ids(experiment, fold))
+    twice = sorted(image_id for image_id, times in seen.items() if times > 1)
+    wanted = set(experiment.table["image_id"])
+    for what, ids in (
+        ("predicted by two folds", twice),
+        ("predicted by no fold", sorted(wanted - set(seen))),
+        ("not in folds.csv", sorted(set(seen) - wanted)),
+    ):
+        if ids:
+            raise UserError(f"{experiment.folder}: image {ids[0]} is {what} ({len(ids)} such)")
+
+
+def _head(confusion: np.ndarray) -> dict[str, Any]:
+    scores = summarize(confusion)
+    return {key: scores[key] for key in ("miou", "pixel_accuracy")}
+
+
+def _facts(experiment: Experiment, fold: int) -> dict[str, Any]:
+    return read_json(experiment.fold_folder(fold) / "fold.json", FOLD_KEYS)
+
+
+def _fold_row(experiment: Experiment, fold: int) -> dict[str, Any]:
+    facts = _facts(experiment, fold)
+    best, last = (summarize(np.array(facts[kind]["confusion"])) for kind in ("best", "last"))
+    return {
+        "fold": fold,
+        "images": len(read_oof_ids(experiment, fold)),
+        "best_epoch": facts["best"]["epoch"],
+        "best_miou": best["miou"],
+        "last_miou": last["miou"],
+        "environment": facts["environment"],
+    }
+
+
+def _checkpoints(experiment: Experiment, kinds: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Pooled score of each kind of checkpoint, as validated while training, beside the last's."""
+    facts = [_facts(experiment, fold) for fold in range(experiment.config.folds.count)]
+    # fold.json has these two also where an earlier version trained.
+    known = {k: np.sum([fact[k]["confusion"] for fact in facts], axis=0) for k in ("best", "last")}
+    pooled = {**known, **{kind: confusions.sum(0) for kind, confusions in kinds.items()}}
+    return {
+        kind: {**_head(confusion), "over_last": over_last(kinds, kind, experiment)}
+        for kind, confusion in pooled.items()
+    }
+
+
+def _depth_errors(experiment: Experiment, fold: int) -> list[float]:
+    """validate.depth_error of each image that has a depth; none without a depth head."""
+    path = experiment.fold_folder(fold) / "oof_depth.npy"
+    if not path.exists():
+        return []
+    errors = []
+    ids = read_oof_ids(experiment, fold)
+    if len(map_array(path)) != len(ids):
+        raise UserError(f"{path}: {len(map_array(path))} depth maps for {len(ids)} images")
+    frames = PredictionSet(FrameFolder(experiment.input, "train"), ids, experiment.config.data)
+    for grid, image_id in zip(read_entries(path), ids, strict=True):
+        truth = frames.read(image_id, ("depth",))["depth"]
+        size = experiment.config.data.size
+        guess = from_grid(torch.from_numpy(grid.astype(np.float32)), truth.shape, size)
+        error, has_depth = depth_error(guess[0], truth)
+        errors += [float(error)] * bool(has_depth)
+    return errors

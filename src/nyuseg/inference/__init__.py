@@ -1,0 +1,1 @@
+"""The only way from images to probabilities and masks. It never sees a label."""

@@ -1,0 +1,72 @@
+"""The predictor of an experiment or a blend, from the release weights of its folds."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from nyuseg.data.folds import fold_hash
+from nyuseg.experiment import Experiment
+from nyuseg.inference.ensemble import Ensemble
+from nyuseg.inference.predictor import Predictor
+from nyuseg.inference.probe import require_views
+from nyuseg.models.release import check_release, open_release
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.prefetch import in_order
+
+
+def load_folds(experiment: Experiment, folds: list[int]) -> tuple[list[nn.Module], dict[str, str]]:
+    """Load the networks of some folds; returns them and the hash of each weight file, by fold.
+
+    Raises UserError when a fold is missing or was validated on another fold table.
+    """
+
+    def check(fold: int) -> str:
+        folder = experiment.fold_folder(fold)
+        if not (folder / "weights.json").exists():
+            raise UserError(
+                f"{folder}: fold {fold} is not trained; run 'python src/train_folds.py --fold "
+                f"{fold}', or predict with the others through --fold"
+            )
+        facts = check_release(folder)
+        if facts["fold"] != fold or facts["folds"] != fold_hash(experiment.table):
+            raise UserError(f"{folder}: these weights were validated on another fold table")
+        return facts["sha256"]
+
+    models, digests = [], {}
+    # Hashing is what threads can do side by side, while this one builds networks.
+    for fold, found in zip(folds, in_order(check, folds, threads=4, depth=4), strict=True):
+        models.append(open_release(experiment.fold_folder(fold), experiment.config))
+        digests[str(fold)] = found
+    return models, digests
+
+
+def load_predictor(
+    experiment: Experiment,
+    folds: list[int],
+    device: torch.device | Sequence[torch.device],
+    tta: bool,
+) -> tuple[Predictor, dict[str, Any]]:
+    """The Predictor of some folds of an experiment or a blend, and the hashes of the weights.
+
+    Hashes by fold; of a blend, by fold and member. Raises UserError as load_folds does, and for a
+    member that was trained again since it was blended.
+    """
+    ensembles, hashes = [], {}
+    for part in experiment.parts:
+        member = part.experiment
+        if tta:
+            require_views(member.config, member.config.predict.views)
+        models, digests = load_folds(member, folds)
+        if part.digests and any(part.digests[fold] != digests[fold] for fold in digests):
+            raise UserError(
+                f"{experiment.folder}: {member.config.name} was trained again since it was "
+                "blended; run src/blend.py again"
+            )
+        weights = (part.weight, part.temperature)
+        ensembles.append(Ensemble(models, member.config, device, tta, *weights))
+        hashes[member.config.name] = digests
+    by_fold = {str(fold): {name: one[str(fold)] for name, one in hashes.items()} for fold in folds}
+    found = by_fold if experiment.members else next(iter(hashes.values()))
+    return Predictor(ensembles, experiment.config), found

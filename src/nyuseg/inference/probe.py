@@ -1,0 +1,55 @@
+"""Whether a network can work at all, asked of network and machine before any data is read."""
+
+from collections.abc import Sequence
+from typing import get_args
+
+from nyuseg.config.schema import Config, Model, View
+from nyuseg.inference.tta import scaled_size
+from nyuseg.models.device import pick_device, require_compiler
+from nyuseg.models.network import network_fault
+from nyuseg.utils.errors import UserError
+
+DECODERS = get_args(Model.model_fields["decoder"].annotation)
+
+
+def require_possible(config: Config) -> None:
+    """Raise UserError when this configuration can be trained on no data, on this machine."""
+    require_network(config)
+    if config.train.compile:
+        require_compiler(pick_device())
+
+
+def require_network(config: Config) -> None:
+    """Raise UserError when encoder, decoder and size of input do not go together, or a view.
+
+    The line says which decoders would do.
+    """
+    reason = network_fault(config)
+    if reason is None:
+        require_views(config, config.predict.views)
+        return
+    height, width = config.data.size
+    usable = [name for name in DECODERS if network_fault(_with_decoder(config, name)) is None]
+    advice = f"use model.decoder={' or '.join(usable)}" if usable else "use another"
+    raise UserError(
+        f"model.encoder: {config.model.encoder} does not work with model.decoder="
+        f"{config.model.decoder} at data.size=[{height},{width}] ({reason}); {advice}"
+        + (", or another encoder" if usable else " encoder or data.size")
+    )
+
+
+def require_views(config: Config, views: Sequence[View]) -> None:
+    """Raise UserError for a scaled view that the network cannot take."""
+    for view in views:
+        size = scaled_size(view, config.data.size)
+        reason = network_fault(config, size) if view.scale != 1 else None
+        if reason is not None:
+            raise UserError(
+                f"predict.views: {config.model.encoder} takes no input of {size[0]}x{size[1]}, "
+                f"which the scale {view.scale:g} makes of it ({reason}); leave this scale out"
+            )
+
+
+def _with_decoder(config: Config, decoder: str) -> Config:
+    model = config.model.model_copy(update={"decoder": decoder})
+    return config.model_copy(update={"model": model})

@@ -1,0 +1,1 @@
+"""The Kaggle kernel: packaged, checked, uploaded, run."""

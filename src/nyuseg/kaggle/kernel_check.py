@@ -1,0 +1,191 @@
+"""Running a built kernel as Kaggle would, and comparing its masks with infer.py's.
+
+A copy of the interpreter without the packages that Kaggle's image lacks, a tree that stands for
+/kaggle/input, mounted read-only, a fresh /kaggle/working, and no network: in namespaces of its own
+where the machine lets a user make them, otherwise behind file modes and a guard in the sockets.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nyuseg.data.frames import stored_kinds
+from nyuseg.kaggle.kernel import END
+from nyuseg.submission.writing import MANIFEST
+from nyuseg.utils.arrays import map_array, read_entries
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import read_json
+from nyuseg.utils.signals import run_child
+
+OWNER, SLUG = "owner", "package"
+# Where Kaggle has been seen to mount a data set.
+LAYOUTS = {
+    "plain": f"{SLUG}",
+    "by owner": f"datasets/{OWNER}/{SLUG}",
+    "unpacked once": f"datasets/{OWNER}/{SLUG}/x",
+    "unpacked twice": f"{SLUG}/x/x",
+    "notebook output": f"notebooks/{OWNER}/{SLUG}",
+    "competition": f"competitions/{SLUG}",
+}
+# Not on Kaggle's image: the kernel must bring them. Its .pth files may point at this project.
+ABSENT = ("nyuseg", "__editable__", "segmentation_models_pytorch", "ttach", "kaggle", "_nyuseg")
+# A second wall, and the only one where namespaces are not allowed: this machine alone answers.
+GUARD = """
+import socket
+def guard(name):
+    original = getattr(socket.socket, name)
+    def connect(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] != "127.0.0.1":
+            raise OSError("no network inside a kernel")
+        return original(self, address)
+    setattr(socket.socket, name, connect)
+guard("connect")
+guard("connect_ex")
+"""
+PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "OMP_NUM_THREADS")
+ISOLATED = ["unshare", "--user", "--map-root-user", "--net", "--mount", "sh", "-c"]
+MOUNT = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && shift && exec "$@"'
+
+
+def kaggle_like(folder: Path) -> Path:
+    """Make an interpreter that sees this one's packages but those that Kaggle lacks; its path.
+
+    Packages are linked, not copied; what the kernel installs goes into the new environment.
+    """
+    venv.create(folder, with_pip=False)
+    site = next(folder.glob("lib/python*/site-packages"))
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if not path.name.startswith(ABSENT):
+            (site / path.name).symlink_to(path)
+    (site / "sitecustomize.py").write_text(GUARD)
+    return folder / "bin/python"
+
+
+def mount(work: Path, layout: str, package: Path, test: Path) -> Path:
+    """Lay out a stand-in for /kaggle/input, without write permission; returns its folder.
+
+    test: a folder with image/ and perhaps depth/ of the test images; nothing else of the data is
+    there.
+    """
+    inputs = work / "input"
+    place = inputs / LAYOUTS[layout]
+    place.parent.mkdir(parents=True)
+    shutil.copytree(package, place)
+    frames = inputs / ("data/test" if layout == "plain" else "competitions/data/test")
+    for kind in stored_kinds(test.parent, test.name):
+        shutil.copytree(test / kind, frames / kind)
+    for path in inputs.rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    return inputs
+
+
+def isolation(folder: Path) -> list[str]:
+    """The command prefix for a read-only `folder` without a network; empty where not allowed."""
+    probe = [*ISOLATED, MOUNT, "sh", str(folder), "true"]
+    try:
+        allowed = subprocess.run(probe, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return []
+    return [*ISOLATED, MOUNT, "sh"] if allowed else []
+
+
+def run_kernel(kernel: Path, work: Path, inputs: Path) -> Path:
+    """Run a kernel's script in its stand-in for Kaggle; returns the working folder.
+
+    Raises UserError with the kernel's last line when it fails or does not reach its end.
+    """
+    working = work / "working"
+    working.mkdir()
+    python = kaggle_like(work / "image")
+    script = work / "kernel.py"
+    script.write_text(script_of(kernel), encoding="utf-8")
+    prefix = isolation(inputs)
+    command = [*prefix, str(inputs)] if prefix else []
+    environment = {  # No credentials, no settings of pip or Python.
+        **{key: os.environ[key] for key in PASSED_ON if key in os.environ},
+        "NYUSEG_INPUT": str(inputs),
+        "NYUSEG_WORKING": str(working),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": str(work),
+    }
+    done = run_child([*command, str(python), str(script)], text=True, env=environment, cwd=working)
+    if done.returncode or END not in done.stdout or not done.stdout.rstrip().endswith("END"):
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
+        raise UserError(f"{kernel}: the kernel failed: {lines[-1]}")
+    return working
+
+
+def script_of(kernel: Path) -> str:
+    """The code of a kernel folder, notebook or script, without the cell that shows a picture."""
+    file = kernel / read_json(kernel / "kernel-metadata.json", ("code_file",))["code_file"]
+    if file.suffix == ".py":
+        return file.read_text(encoding="utf-8")
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    return "\n\n".join(cell for cell in code if "IPython" not in cell)
+
+
+def agreement(one: Path, other: Path) -> float:
+    """Share of equal pixels of two submission.npy files, 0..1. Raises UserError without them."""
+    for path in (one, other):
+        if not (path / "submission.npy").exists():
+            raise UserError(f"{path}: no submission.npy to compare; use --format npy,rle,png")
+    paths = [path / "submission.npy" for path in (one, other)]
+    masks, others = (map_array(path) for path in paths)
+    if masks.shape != others.shape:
+        raise UserError(f"{one} holds {masks.shape}, {other} {others.shape}")
+    pairs = zip(*(read_entries(path) for path in paths), strict=True)
+    return sum(np.count_nonzero(a == b) for a, b in pairs) / masks.size
+
+
+def check(
+    kernel: Path,
+    package: Path,
+    test: Path,
+    expected: Path,
+    work: Path,
+    layouts: Sequence[str] = tuple(LAYOUTS),
+) -> list[str]:
+    """Run the kernel in some mount layouts; returns a line for each, agreement included.
+
+    expected: infer.py's submission folder with the same folds and views. Raises UserError when a
+    run fails, agrees in fewer than 99.9 % of the pixels, or at fp32 in fewer than all bytes.
+    """
+    precision = read_json(package / MANIFEST)["precision"]
+    lines = []
+    for layout in layouts:
+        place = work / layout.replace(" ", "_")
+        place.mkdir()
+        inputs = mount(place, layout, package, test)
+        working = run_kernel(kernel, place, inputs)
+        share = agreement(working, expected)
+        if share < 0.999 or (precision == "fp32" and not _same_bytes(working, expected)):
+            raise UserError(f"{layout}: only {share:.4%} of the pixels are those of {expected}")
+        lines.append(f"{layout:18}{LAYOUTS[layout]:28}{share:.4%} equal pixels")
+        print(lines[-1], flush=True)
+        isolated = bool(isolation(inputs))
+        _remove(place)
+    guard = "namespaces" if isolated else "file modes and a socket guard"
+    print(f"{sys.version.split()[0]}, isolated by {guard}, weights in {precision} precision")
+    return lines
+
+
+def _remove(place: Path) -> None:
+    for path in (place / "input").rglob("*"):
+        if path.is_dir():
+            path.chmod(0o755)
+    shutil.rmtree(place)
+
+
+def _same_bytes(one: Path, other: Path) -> bool:
+    names = ("submission.npy", "submission.csv", "submission.zip")
+    there = [name for name in names if (other / name).exists()]
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in there)

@@ -1,0 +1,135 @@
+"""Packaging an experiment for Kaggle: a data set with all that a kernel needs, and the kernel."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from nyuseg.experiment import Experiment
+from nyuseg.inference.loading import load_predictor
+from nyuseg.kaggle.kernel import CONFIG, fingerprint_of
+from nyuseg.kaggle.metadata import (
+    DATASET_FILE,
+    KERNEL_FILE,
+    SUFFIXES,
+    check_kernel_metadata,
+    dataset_metadata,
+    kernel_metadata,
+    slugify,
+)
+from nyuseg.kaggle.notebook import INTRO, code_cells, write_source
+from nyuseg.kaggle.wheels import own_wheel, repack
+from nyuseg.models.release import WEIGHTS
+from nyuseg.models.tensors import read_tensors
+from nyuseg.submission.writing import MANIFEST, cv_scores
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import atomic_folder, sha256_file, write_bytes, write_json
+from nyuseg.utils.locks import only_writer
+
+# What Kaggle's image lacks of what inference needs; both are pure Python.
+EXTRA_WHEELS = ("segmentation-models-pytorch", "ttach")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user chose; precision `half` stores the weights in 2 bytes, `fp32` in 4."""
+
+    owner: str
+    folds: list[int]
+    tta: bool
+    formats: list[str]
+    precision: str
+    competition: str | None
+    kernel_type: str
+    budget_hours: float
+    title: str
+
+
+def build(experiment: Experiment, options: Options, folder: Path) -> dict[str, Any]:
+    """Write folder/dataset and folder/kernel; returns the package's manifest.
+
+    Raises UserError, before anything is written, for metadata that Kaggle would refuse, and for
+    folds that are missing or do not belong to the experiment.
+    """
+    if not 0 < options.budget_hours <= 12:  # Kaggle's longest session; NaN is refused too.
+        raise UserError(f"--budget-hours {options.budget_hours}: must be above 0, at most 12")
+    title, data_title = f"{options.title} kernel", f"{options.title} package"
+    subtitle = "Weights and library of an RGB-D segmentation kernel"
+    data_meta = dataset_metadata(options.owner, data_title, subtitle)
+    source = slugify(title) + SUFFIXES[options.kernel_type]
+    data_id = f"{options.owner}/{slugify(data_title)}"
+    kind, competition = options.kernel_type, options.competition
+    kernel_meta = kernel_metadata(options.owner, title, source, kind, data_id, competition)
+    # Checks that they belong together.
+    _, hashes = load_predictor(experiment, options.folds, torch.device("cpu"), options.tta)
+    with only_writer(folder / "dataset"), atomic_folder(folder / "dataset", DATASET_FILE) as inside:
+        facts = _write_package(experiment, options, hashes, inside)
+        write_json(inside / DATASET_FILE, data_meta)
+    with only_writer(folder / "kernel"), atomic_folder(folder / "kernel", KERNEL_FILE) as inside:
+        tta = " and flip TTA" if options.tta else ""
+        names = {"title": title, "experiment": experiment.config.name, "tta": tta}
+        intro = INTRO.format(folds=len(options.folds), **names)
+        cells = code_cells(facts["fingerprint"], options.budget_hours)
+        write_source(inside / source, intro, cells)
+        write_json(inside / KERNEL_FILE, kernel_meta)
+        check_kernel_metadata(kernel_meta, inside)
+    return facts
+
+
+def kernel_name(owner: str, title: str) -> str:
+    """Kaggle's name of a packaged kernel: owner/slug."""
+    return f"{owner}/{slugify(f'{title} kernel')}"
+
+
+def _write_package(
+    experiment: Experiment, options: Options, hashes: dict[str, str], folder: Path
+) -> dict[str, Any]:
+    write_json(folder / CONFIG, experiment.config.model_dump(mode="json"))
+    members = []
+    for number, part in enumerate(experiment.parts):
+        prefix = f"member_{number}_" if experiment.members else ""
+        _write_member(part.experiment, options, folder, prefix)
+        weights = {"weight": part.weight, "temperature": part.temperature}
+        members.append({"experiment": part.experiment.config.name, "prefix": prefix, **weights})
+    own_wheel(folder)
+    for name in EXTRA_WHEELS:
+        repack(name, folder)
+    facts = {
+        "experiment": experiment.config.name,
+        "folds": hashes,
+        "members": members,
+        "tta": options.tta,
+        "formats": options.formats,
+        "precision": options.precision,
+        "competition": options.competition,
+        "cv": cv_scores(experiment),
+        "notice": experiment.notice,
+        "files": {path.name: sha256_file(path) for path in sorted(folder.iterdir())},
+    }
+    facts["fingerprint"] = fingerprint_of(facts)
+    write_json(folder / MANIFEST, facts)
+    return facts
+
+
+def _write_member(member: Experiment, options: Options, folder: Path, prefix: str) -> None:
+    write_json(folder / f"{prefix}{CONFIG}", member.config.model_dump(mode="json"))
+    for fold in options.folds:
+        state = read_tensors(member.fold_folder(fold) / WEIGHTS)
+        if options.precision == "half":
+            state = {key: to_half(key, tensor) for key, tensor in state.items()}
+        write_bytes(folder / f"{prefix}fold_{fold}.safetensors", save(state))
+
+
+def to_half(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """A weight in float16; vectors (BatchNorm's, biases) and counters stay as they are.
+
+    Raises UserError for a value that float16 cannot hold.
+    """
+    if tensor.ndim < 2 or not tensor.is_floating_point():
+        return tensor
+    half = tensor.half()
+    if not torch.isfinite(half).all():
+        raise UserError(f"{name}: too large for half precision; use --precision fp32")
+    return half

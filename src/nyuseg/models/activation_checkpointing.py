@@ -1,0 +1,62 @@
+"""Activation checkpointing: less memory for more arithmetic, with the same result."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from nyuseg.utils.errors import UserError
+
+
+def recompute_blocks(network: nn.Module) -> int:
+    """Make each repeated block of a network forget its activations and compute them again when
+    the gradient needs them; returns how many blocks that are.
+
+    A block is a child of a list of children of one class (the bottlenecks of a ResNet's stage,
+    the blocks of a transformer), and of several within each other the innermost. Chen et al. 2016,
+    arXiv 1604.06174. Raises UserError when there is none.
+    """
+    lists = [m for m in network.modules() if isinstance(m, nn.Sequential | nn.ModuleList)]
+    blocks = [block for parent in lists if _repeats(parent) for block in parent]
+    outer = {id(b) for b in blocks if any(m is not b and m in blocks for m in b.modules())}
+    blocks = [block for block in blocks if id(block) not in outer]
+    if not blocks:
+        raise UserError(
+            "train.checkpointing: this encoder has no repeated blocks; use train.accumulate"
+        )
+    for block in blocks:
+        contexts = partial(_contexts, block)
+        block.forward = partial(_run, block.forward, block, contexts)
+    return len(blocks)
+
+
+def _repeats(parent: nn.Module) -> bool:
+    kinds = {type(child) for child in parent}
+    return len(parent) > 1 and len(kinds) == 1 and all(any(c.children()) for c in parent)
+
+
+def _run(forward, block: nn.Module, contexts, *inputs, **options):
+    if not block.training:
+        return forward(*inputs, **options)
+    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts, **options)
+
+
+def _contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    return nullcontext(), _statistics_kept(block)
+
+
+@contextmanager
+def _statistics_kept(block: nn.Module) -> Iterator[None]:
+    """The second forward pass must not count the batch twice in BatchNorm's running mean."""
+    norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
+    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, momentum, tracked in before:
+            norm.momentum, norm.num_batches_tracked = momentum, tracked

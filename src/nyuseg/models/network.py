@@ -1,0 +1,267 @@
+"""The network: a shared encoder and decoder, a segmentation head and a depth head."""
+
+import copy
+import logging
+import re
+from collections.abc import Collection
+from functools import lru_cache
+from pathlib import Path
+
+import segmentation_models_pytorch as smp
+import timm
+import torch
+import torch.nn.functional as F
+from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundError
+from safetensors import SafetensorError
+from torch import nn
+
+from nyuseg.config.schema import Config
+from nyuseg.data.classes import NUM_CLASSES
+from nyuseg.data.letterbox import STRIDE
+from nyuseg.models.atrous import use_atrous
+from nyuseg.models.batchnorm_folding import Pairs, find_pairs, fold_batchnorm
+from nyuseg.models.tensors import read_tensors
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import DISK_FULL
+
+
+class MultiTaskNet(nn.Module):
+    """Maps float [N,C,H,W] to a dict: `logits` [N,13,H/4,W/4] and, with a depth head, `depth`
+    [N,1,H/4,W/4] (linear in 0..1, see depth.linear_depth).
+
+    Both heads read the decoder's features at stride 4. The report's network upsamples the logits
+    inside (align_corners=True); here losses and masks do it, in one place each, and without
+    aligned corners, so that the frame's part of a padded grid maps the same at every input size.
+    """
+
+    def __init__(self, network: nn.Module, depth_head: bool) -> None:
+        super().__init__()
+        use_atrous(network)
+        self.encoder, self.decoder = network.encoder, network.decoder
+        # smp's head is a convolution, an upsampling and an activation: only the first is wanted.
+        self.segmentation_head = network.segmentation_head[0]
+        channels = self.segmentation_head.in_channels
+        self.depth_head = nn.Conv2d(channels, 1, kernel_size=3, padding=1) if depth_head else None
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        features = self.decoder(self.encoder(image))
+        grid = [n // STRIDE for n in image.shape[-2:]]
+        if list(features.shape[-2:]) != grid:  # U-Net decodes to the input's size.
+            features = F.adaptive_avg_pool2d(features, grid)
+        output = {"logits": self.segmentation_head(features)}
+        if self.depth_head is not None:
+            output["depth"] = self.depth_head(features)
+        return output
+
+
+def build_model(config: Config, pretrained: bool = True) -> MultiTaskNet:
+    """Build the network of a configuration.
+
+    pretrained=False leaves random weights whatever the config says: for loading a checkpoint,
+    which needs no download. Raises UserError for an unknown encoder, or weights that are neither
+    here nor downloadable.
+    """
+    options = config.model
+    weights = options.encoder_weights if pretrained else None
+    network = _build_network(config, weights == "imagenet")
+    if weights == "imagenet":
+        first = _input_convolution(network.encoder)
+        # smp and timm both lay the RGB filters over the channels in turn and scale them by 3/C.
+        rgb = first.weight.data[:, :3] * (first.in_channels / 3)
+        first.weight.data = expand_input(rgb, first.in_channels, options.input_init)
+    elif weights is not None:
+        _load_encoder(network.encoder, Path(weights), options.input_init)
+    return MultiTaskNet(network, options.depth_head)
+
+
+def load_network(config: Config, state: dict[str, torch.Tensor]) -> MultiTaskNet:
+    """The network of a configuration with these weights, for inference alone.
+
+    Nothing is initialised that the weights will replace, half precision becomes float32, and
+    BatchNorm is folded into the convolutions. Raises RuntimeError when the weights do not fit.
+    """
+    weights = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    skeleton, pairs = _skeleton(config)
+    if skeleton is None:
+        network = build_model(config, pretrained=False).eval()
+        network.load_state_dict(weights)
+    else:
+        network = copy.deepcopy(skeleton)
+        network.load_state_dict(weights, assign=True)
+    fold_batchnorm(network, pairs)
+    return network
+
+
+@lru_cache(maxsize=1)
+def _skeleton(config: Config) -> tuple[MultiTaskNet | None, Pairs]:
+    """The network without memory for its weights, and what fold_batchnorm can fold in it.
+
+    None for an encoder that computes while it is built, or keeps what no weights file holds.
+    """
+    try:
+        with torch.device("meta"):
+            network = build_model(config, pretrained=False).to("meta").eval()
+            image = torch.empty(1, config.data.channel_count, *config.data.size)
+        pairs = find_pairs(network, image)
+    except (UserError, NotImplementedError, RuntimeError):
+        return None, ()
+    held = set(network.state_dict())
+    every = {name for name, _ in (*network.named_parameters(), *network.named_buffers())}
+    return (network, pairs) if every <= held else (None, ())
+
+
+@lru_cache(maxsize=32)
+def network_fault(
+    config: Config, size: tuple[int, int] | None = None, sized: bool | None = None
+) -> str | None:
+    """Why a configuration's network cannot be built or cannot take its input; None when it can.
+
+    size: height and width of another input, for inference. sized: see _is_sized, which decides it.
+    Computes nothing, on torch's meta device, unless that fails.
+    """
+    reason = ""
+    for device in ("meta", "cpu"):
+        try:
+            with torch.random.fork_rng(devices=[]), torch.device(device), torch.no_grad():
+                network = _create(config, None, _is_sized(config) if sized is None else sized)
+                network = MultiTaskNet(network, config.model.depth_head).to(device)
+                shape = (2, config.data.channel_count, *(size or config.data.size))
+                network.train(size is None)(torch.zeros(shape))
+            return None
+        except Exception as error:  # No two encoders refuse with the same.
+            reason = _reason(error)
+    return reason
+
+
+@lru_cache(maxsize=32)
+def _is_sized(config: Config) -> bool:
+    """Whether the encoder is to be told the input's size, because it is built for one alone.
+
+    timm marks such models; of those a few take no size that is not square, but any input.
+    """
+    name = config.model.encoder
+    facts = timm.get_pretrained_cfg(name.removeprefix("tu-"), allow_unregistered=True)
+    if not name.startswith("tu-") or facts is None or not facts.fixed_input_size:
+        return False
+    return (
+        network_fault(config, None, True) is None or network_fault(config, None, False) is not None
+    )
+
+
+def _create(config: Config, weights: str | bool | None, sized: bool) -> nn.Module:
+    return smp.create_model(
+        config.model.decoder,
+        encoder_name=config.model.encoder,
+        encoder_weights=weights,
+        in_channels=config.data.channel_count,
+        classes=NUM_CLASSES,
+        **({"img_size": config.data.size} if sized else {}),
+    )
+
+
+def _build_network(config: Config, imagenet: bool) -> nn.Module:
+    encoder = config.model.encoder
+    # For a timm encoder (tu-...) smp takes True: the name itself says which weights.
+    weights = (encoder.startswith("tu-") or "imagenet") if imagenet else None
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # Our error says it in a line.
+    try:
+        return _create(config, weights, _is_sized(config))
+    except MemoryError:
+        raise
+    except Exception as error:
+        if imagenet:
+            raise UserError(
+                f"model.encoder_weights: the ImageNet weights of {encoder} {download_fault(error)}"
+                ", or --set model.encoder_weights=FILE with a copy of them, or =null to train from "
+                "random weights"
+            ) from None
+        raise UserError(
+            f"model.encoder: {encoder} with {config.model.decoder}: {_reason(error)}"
+        ) from None
+
+
+def download_fault(error: Exception) -> str:
+    """Why pretrained weights did not come, and what would help."""
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return "do not fit on the disk; make room, or set HF_HOME to a folder on another disk"
+    if isinstance(error, OSError) and error.filename:
+        return (
+            f"cannot be kept in {error.filename} ({error.strerror}); set HF_HOME to a folder that "
+            "can be written"
+        )
+    if isinstance(error, RepositoryNotFoundError | RemoteEntryNotFoundError):
+        return "are not where the library looks for them; update timm"
+    if isinstance(error, OSError):
+        return "cannot be downloaded; connect to the internet once"
+    return f"cannot be had ({_reason(error)}); choose another encoder"
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).strip("\"'").split())
+    return f"{text:.120}" if text else type(error).__name__
+
+
+def expand_input(rgb: torch.Tensor, channels: int, init: str) -> torch.Tensor:
+    """Filters for more input channels from RGB filters: [K,3,h,w] to [K,channels,h,w].
+
+    init: `smp` lays R, G, B over the channels in turn and scales all by 3/channels, so that the
+    response keeps its size; `zeros` keeps RGB and starts the others at 0; `mean` keeps RGB and
+    starts the others at the mean of the RGB filters.
+    """
+    extra = channels - 3
+    if init == "smp":
+        turn = torch.arange(channels) % 3
+        return rgb[:, turn] * (3 / channels)
+    fill = rgb.mean(1, keepdim=True) if init == "mean" else torch.zeros_like(rgb[:, :1])
+    return torch.cat([rgb, fill.expand(-1, extra, -1, -1)], 1).contiguous()
+
+
+def _input_convolution(encoder: nn.Module) -> nn.Conv2d:
+    return next(module for module in encoder.modules() if isinstance(module, nn.Conv2d))
+
+
+def _load_encoder(encoder: nn.Module, path: Path, init: str) -> None:
+    """Load a local file of encoder weights (safetensors, or a PyTorch file of plain tensors)."""
+    try:
+        if path.suffix == ".safetensors":
+            state = read_tensors(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError) as error:
+        raise UserError(f"model.encoder_weights: {path}: {_first_line(error)}") from None
+    except Exception as error:  # pickle.UnpicklingError: anything but plain tensors is refused.
+        raise UserError(
+            f"model.encoder_weights: {path}: refused, not plain tensors ({type(error).__name__})"
+        ) from None
+    if not isinstance(state, dict) or not all(torch.is_tensor(one) for one in state.values()):
+        raise UserError(f"model.encoder_weights: {path}: not a dict of tensors, a state dict")
+    own = encoder.state_dict()
+    first = _input_convolution(encoder).weight
+    found = {_own_name(key, own): tensor for key, tensor in state.items()}
+    for key, tensor in found.items():
+        if key in own and own[key].shape == first.shape and tensor.shape[1:2] == (3,):
+            found[key] = expand_input(tensor, first.shape[1], init)
+    missing = [
+        key
+        for key in own
+        # Counts that BatchNorm keeps for itself; older files lack them.
+        if not key.endswith("num_batches_tracked")
+        and (key not in found or found[key].shape != own[key].shape)
+    ]
+    if missing:
+        raise UserError(
+            f"model.encoder_weights: {path}: no fitting tensor for {missing[0]} "
+            f"({len(missing)} of {len(own)}); is it for another encoder?"
+        )
+    encoder.load_state_dict({key: found[key] for key in own if key in found}, strict=False)
+
+
+def _own_name(key: str, own: Collection[str]) -> str:
+    """The encoder's name of a tensor; timm's own files say stages.0.x for model.stages_0.x."""
+    flat = re.sub(r"^([a-z_]+)\.(\d+)\.", r"\1_\2.", key)
+    names = (key, f"model.{key}", f"model.{flat}")
+    return next((name for name in names if name in own), key)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,1 @@
+"""Masks in the leaderboard's formats."""

@@ -1,0 +1,149 @@
+"""Test inference written as a submission folder: every format, verified, with a manifest."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nyuseg.data.classes import CLASS_NAMES, NUM_CLASSES
+from nyuseg.data.depth_check import sample_lines
+from nyuseg.data.frames import FrameFolder, list_ids, require_depth, stored_kinds, write_png
+from nyuseg.dataloading.dataset import PredictionSet
+from nyuseg.experiment import Experiment
+from nyuseg.inference.loading import load_predictor
+from nyuseg.inference.predictor import Prediction, Predictor
+from nyuseg.models.device import environment
+from nyuseg.submission.formats import FILES, Sizes, digest, make_writer, usable_formats, verify
+from nyuseg.submission.preview import preview_row, preview_sheet
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import atomic_folder, read_json, sha256_file, write_json
+from nyuseg.utils.locks import only_writer
+from nyuseg.utils.progress import progress
+
+PREVIEWS = 5
+MANIFEST = "manifest.json"
+Watch = Callable[[Iterator[Prediction]], Iterator[Prediction]]
+
+
+def infer(
+    experiment: Experiment,
+    folds: list[int],
+    tta: bool,
+    root: Path,
+    folder: Path,
+    formats: list[str] | None,
+    device: torch.device | Sequence[torch.device],
+) -> dict[str, Any]:
+    """Predict root/test with the mean of some folds and write `folder`; returns the manifest.
+
+    formats: None for all that the images allow. The folder appears whole, after each of its files
+    was decoded again and compared.
+    """
+    started = time.monotonic()
+    config = experiment.config
+    _require_own(folder, config.name)
+    usable = usable_formats(root, formats or list(FILES), asked=formats is not None)
+    if any(part.experiment.config.data.uses_depth for part in experiment.parts):
+        require_depth(root, "test", f"{config.name} was trained to see them")
+    predictor, hashes = load_predictor(experiment, folds, device, tta)
+    frames = PredictionSet(FrameFolder(root, "test"), list_ids(root, "test"), config.data)
+    with only_writer(folder), atomic_folder(folder, MANIFEST) as temporary:
+        manifest = {
+            "experiment": config.name,
+            "folds": hashes,
+            "views": predictor.view_names,
+            "cv": cv_scores(experiment),
+            "notice": experiment.notice,
+            **write_submission(predictor, frames, temporary, usable),
+            "left_out": [name for name in formats or FILES if name not in usable],
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        write_json(temporary / MANIFEST, manifest)
+    return manifest
+
+
+def _require_own(folder: Path, name: str) -> None:
+    """Raise UserError when a folder holds the submission of another experiment, such as x_tta."""
+    there = folder / MANIFEST
+    owner = read_json(there, ("experiment",))["experiment"] if there.exists() else name
+    if owner != name:
+        raise UserError(
+            f"{folder}: holds a submission of the experiment {owner}, not of {name}; move it away, "
+            "or write below another folder by --submissions DIR"
+        )
+
+
+def write_submission(
+    predictor: Predictor,
+    frames: PredictionSet,
+    folder: Path,
+    formats: list[str],
+    watch: Watch = iter,
+) -> dict[str, Any]:
+    """Predict all frames into `folder`, in each format, decode every file again and compare.
+
+    watch: sees the stream of predictions go by. Returns what a manifest says of the result.
+    """
+    config = predictor.config
+    if predictor.frames(frames).depth:
+        root, split = frames.source.root, frames.source.split
+        for line in sample_lines(root, split, frames.ids, config.data)[1:]:
+            print(line, flush=True)
+    sizes, digests, pixels = _write_files(predictor, frames, folder, formats, watch)
+    for name in formats:
+        verify(folder / FILES[name], sizes, digests, config.submission)
+    return {
+        "images": len(sizes),
+        "ids": list(sizes),  # In the order of the array's entries.
+        "sizes": sorted({f"{height}x{width}" for height, width in sizes.values()}),
+        "class_pixels": dict(zip(CLASS_NAMES, pixels.tolist(), strict=True)),
+        "files": {FILES[name]: sha256_file(folder / FILES[name]) for name in formats},
+        "encoding": config.submission.model_dump(),
+        "depth": {"unit": config.data.depth_unit, "missing": list(config.data.depth_missing)},
+        "seed": config.seed,
+        "environment": environment(predictor.devices[0], config.train.precision),
+    }
+
+
+def _write_files(
+    predictor: Predictor, frames: PredictionSet, folder: Path, formats: list[str], watch: Watch
+) -> tuple[Sizes, dict[str, bytes], np.ndarray]:
+    """Predict and write all formats and the preview; returns sizes, digests, pixels a class."""
+    config, count = predictor.config, len(frames)
+    wanted = {frames.ids[i] for i in np.linspace(0, count - 1, min(PREVIEWS, count)).astype(int)}
+    sizes: Sizes = {}
+    digests: dict[str, bytes] = {}
+    pixels = np.zeros(NUM_CLASSES, np.int64)
+    rows, kinds = [], stored_kinds(frames.source.root, frames.source.split)
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(make_writer(name, folder, count, config.submission))
+            for name in formats
+        ]
+        predictions = watch(predictor.predict(frames))
+        for prediction in progress(predictions, "test", count):
+            mask = prediction.mask
+            for writer in writers:
+                writer.add(prediction.id, mask)
+            sizes[prediction.id], digests[prediction.id] = mask.shape, digest(mask)
+            pixels += np.bincount(mask.ravel(), minlength=NUM_CLASSES)
+            if prediction.id in wanted:
+                frame = frames.read(prediction.id, kinds)
+                rows.append(preview_row(frame["image"], frame.get("depth"), mask))
+    titles = ["image", *["depth (red: near, black: missing)"][: len(kinds) - 1], "prediction"]
+    write_png(folder / "preview.png", preview_sheet(rows, titles))
+    return sizes, digests, pixels
+
+
+def cv_scores(experiment: Experiment) -> dict[str, Any] | None:
+    """The pooled out-of-fold scores of an experiment; None while folds are missing."""
+    path = experiment.folder / "cv.json"
+    if not path.exists():
+        return None
+    keys = ("miou", "pixel_accuracy")
+    result = read_json(path, keys)
+    return {key: result[key] for key in keys}

@@ -1,0 +1,276 @@
+"""Training of one fold."""
+
+import math
+import time
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import torch
+
+from nyuseg.data.folds import fold_hash
+from nyuseg.dataloading.dataset import EpochSampler, PredictionSet, TrainingSet, mix_seed
+from nyuseg.dataloading.inputs import training_inputs
+from nyuseg.dataloading.loader import iterate, make_loader
+from nyuseg.evaluation.checkpoint_scores import write_confusions
+from nyuseg.evaluation.history import COLUMNS, number, write_metrics
+from nyuseg.evaluation.means import Means, total_loss
+from nyuseg.evaluation.optimism import half_sums
+from nyuseg.evaluation.validation import validate
+from nyuseg.experiment import Experiment, training_frames
+from nyuseg.inference.ensemble import Ensemble, NotFiniteError
+from nyuseg.inference.predictor import Predictor
+from nyuseg.models.device import environment
+from nyuseg.models.network import build_model
+from nyuseg.models.release import release_weights
+from nyuseg.training.checkpoint import load_checkpoint, load_latest, save_checkpoint, save_latest
+from nyuseg.training.losses import LossWatch
+from nyuseg.training.step import TrainingStep
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import remove_partial
+from nyuseg.utils.progress import progress
+
+# Steps between two looks at the loss on a GPU: a look waits for all that is queued there.
+LOOK_EVERY = 20
+
+
+def learning_rate(base: float, epoch: int, epochs: int) -> float:
+    """Cosine annealing from `base` towards 0, stepped by epoch (0 .. epochs - 1), as torch's
+    CosineAnnealingLR with T_max = epochs; a pure function, so a resumed run cannot jump."""
+    return base * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+
+
+def training_ids(experiment: Experiment, fold: int) -> list[str]:
+    """Ids of a fold's training images. Raises UserError when they do not fill a batch."""
+    ids, batch = experiment.ids(fold, held_out=False), experiment.config.train.batch_size
+    if len(ids) < batch:
+        advice = f"--set train.batch_size={len(ids)} or " if len(ids) > 1 else ""
+        raise UserError(
+            f"fold {fold}: {len(ids)} training images do not fill a batch of {batch}; use "
+            f"{advice}more data"
+        )
+    return ids
+
+
+class FoldTrainer:
+    """Fits one fold: state that changes from epoch to epoch, and how it is kept.
+
+    Writes into oof/<exp>/fold_k: last.pt after each epoch (all that resuming needs) with the one
+    before it as previous.pt, best.pt when the validation mIoU rises, metrics.csv, train.log, and
+    at the end checkpoints.npz (see kinds) and the release weights.
+    """
+
+    def __init__(self, experiment: Experiment, fold: int, device: torch.device) -> None:
+        self.experiment, self.fold, self.device = experiment, fold, device
+        self.config = experiment.config
+        self.folder = experiment.fold_folder(fold)
+        self.epoch = 0
+        self.best: dict[str, Any] = {"miou": -1.0}
+        self.history: list[dict[str, Any]] = []
+        ids = training_ids(experiment, fold)
+        self._make_network()  # Before frames are decoded: its weights may be missing.
+        source = training_frames(experiment)
+        self.train = TrainingSet(source, ids, self.config, fold)
+        held_out = experiment.ids(fold, held_out=True)
+        self.valid = PredictionSet(source, held_out, self.config.data)
+        self.scenes = experiment.table.set_index("image_id")["scene"][held_out]
+        options = self.config.train
+        self.sampler = EpochSampler(len(self.train), self.config.seed, fold)
+        self.loader = make_loader(
+            self.train,
+            options.batch_size,
+            options.workers,
+            device,
+            sampler=self.sampler,
+            # BatchNorm in the pooled branch of DeepLabV3+ fails on a batch of one.
+            drop_last=True,
+        )
+
+    def _make_network(self) -> None:
+        """The network and what belongs to it, as they begin or as the last checkpoint has them."""
+        remove_partial(self.folder)
+        state = load_latest(self.folder, fold_hash(self.experiment.table))
+        torch.manual_seed(mix_seed(self.config.seed, self.fold))
+        self.model = build_model(self.config, pretrained=state is None)
+        self.model.to(self.device, memory_format=torch.channels_last)
+        self.step = TrainingStep(self.model, self.config.train, self.device)
+        self.predictor = Predictor([Ensemble([self.model], self.config, self.device)])
+        if state is not None:
+            self._restore(state)
+
+    def run(self) -> None:
+        """Train the epochs that are left, then write the release weights."""
+        weights = self.config.model.encoder_weights or "random"
+        begun = f"going on after epoch {self.epoch}" if self.epoch else f"weights: {weights}"
+        self._log(f"fold {self.fold}: encoder {self.config.model.encoder}, {begun}")
+        while self.epoch < self.config.train.epochs:
+            self._one_epoch()
+        write_metrics(self.folder / "metrics.csv", self.history)
+        chosen = self.config.predict.checkpoint
+        last = load_checkpoint(self.folder / "last.pt")
+        averages = last["averages"]["weights"] if "averages" in last else {}
+        self._write_confusions(last, averages)
+        state = load_checkpoint(self.folder / "best.pt") if chosen == "best" else last
+        facts = {
+            "experiment": self.config.name,
+            "fold": self.fold,
+            "checkpoint": chosen,
+            "epoch": state["epoch"],
+            "folds": fold_hash(self.experiment.table),
+            "valid_ids": self.valid.ids,
+            "best": {key: self.best[key] for key in ("epoch", "confusion")},
+            "last": {key: last[key] for key in ("epoch", "confusion")},
+            "environment": environment(self.device, self.config.train.precision),
+        }
+        release_weights(self.folder, averages.get(chosen, state["model"]), facts)
+        (self.folder / "previous.pt").unlink(missing_ok=True)
+
+    def _write_confusions(self, last: dict[str, Any], averages: dict[str, Any]) -> None:
+        """Keep how each checkpoint predicts each image; the averages do so only now."""
+        states = {"best": self.best, "last": last}  # Begun by an earlier version, they lack them.
+        found = {k: one["confusions"].numpy() for k, one in states.items() if "confusions" in one}
+        for kind, weights in averages.items():
+            self.model.load_state_dict(weights)
+            valid = self._validate()
+            found[kind] = valid["confusions"]
+            self._log(f"fold {self.fold} {kind} of the weights:  mIoU {valid['miou']:.4f}")
+        write_confusions(self.folder, found, [row.get("halves") for row in self.history])
+
+    def _one_epoch(self) -> None:
+        started = time.monotonic()
+        options = self.config.train
+        rate = learning_rate(options.lr, self.epoch, options.epochs)
+        self.step.set_rate(rate)
+        # Dropout draws from torch's stream: seeded by epoch, it survives an interruption.
+        torch.manual_seed(mix_seed(self.config.seed, self.fold, self.epoch))
+        torch.empty((), dtype=torch.int64).random_()  # One that loaders took: the figures stay.
+        self.sampler.epoch = self.epoch
+        train = self._train_epoch()
+        try:
+            valid = self._validate()
+        except NotFiniteError as error:  # The last step ruined the weights.
+            self._stop(str(error))
+        self.epoch += 1
+        self.step.averages.after_epoch(self.epoch)
+        values = [self.epoch, rate, *train]
+        values += [
+            valid[key] for key in ("loss", "segmentation", "depth", "miou", "pixel_accuracy")
+        ]
+        values += [self.epoch * len(self.loader) - self.step.taken()]
+        halves = half_sums(valid["confusions"], self.scenes).tolist()
+        self.history.append({**dict(zip(COLUMNS, values, strict=True)), "halves": halves})
+        self._keep(valid)
+        self._log_epoch(time.monotonic() - started)
+
+    def _validate(self) -> dict[str, Any]:
+        self.model.eval()
+        return validate(self.predictor, self.valid)
+
+    def _train_epoch(self) -> list[float | None]:
+        """One pass over the training images; returns the mean losses: total, parts.
+
+        Each over the batches that have it; None when none has.
+        """
+        self.model.train()
+        means = Means(3, torch.float32, self.device)
+        watch = LossWatch(self.device)
+        for batch in self._batches():
+            losses = self.step(batch)
+            means.add(losses, ~losses.isnan())
+            watch.see(losses[0], batch["id"])
+            self._stop_if(watch.bad_step(len(watch.ids) % LOOK_EVERY == 0), watch)
+        self._stop_if(watch.bad_step(True), watch)
+        total, *parts = means.read()
+        if len(set(means.counts.tolist())) > 1:  # A batch's total lacks what the batch lacks.
+            total = total_loss(*parts, self.config.train.depth_loss)
+        return [total, *parts]
+
+    def _stop_if(self, step: int | None, watch: LossWatch) -> None:
+        if step is not None:
+            images = ", ".join(watch.ids[step])
+            self._stop(f"step {step + 1}: the loss is not finite, on images {images}")
+
+    def _stop(self, what: str) -> NoReturn:
+        good = f"{self.folder / 'last.pt'} (epoch {self.epoch})" if self.epoch else "none yet"
+        raise UserError(
+            f"fold {self.fold}, epoch {self.epoch + 1}: {what}; last good checkpoint: {good}; "
+            "try a lower train.lr or train.precision=fp32"
+        )
+
+    def _batches(self) -> Iterator[dict[str, Any]]:
+        title = f"fold {self.fold} epoch {self.epoch + 1}/{self.config.train.epochs}"
+        for batch in progress(iterate(self.loader), title, len(self.loader), "batch"):
+            yield training_inputs(batch, self.config.data, self.device)
+
+    def _keep(self, valid: dict[str, Any]) -> None:
+        """Write what this epoch changed; best.pt last, because last.pt can make it again."""
+        score = {"epoch": self.epoch, "confusion": valid["confusion"].tolist()}
+        score["confusions"] = torch.from_numpy(valid["confusions"])
+        miou = valid["miou"]
+        improved = miou > self.best["miou"]
+        if improved:
+            self.best = {"miou": miou, **score}
+        state = {
+            "model": self.model.state_dict(),
+            **self.step.state_dict(),
+            "best": self.best,
+            "history": self.history,
+            "folds": fold_hash(self.experiment.table),
+            "train_ids": self.train.ids,
+            "valid_ids": self.valid.ids,
+            **score,
+        }
+        save_latest(self.folder, state)
+        if improved:
+            self._save_best()
+        write_metrics(self.folder / "metrics.csv", self.history)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        try:
+            self.model.load_state_dict(state["model"])
+            self.step.load_state_dict(state)
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(
+                f"{self.folder / 'last.pt'}: belongs to another network; use --fresh"
+            ) from None
+        self.epoch, self.best, self.history = state["epoch"], state["best"], state["history"]
+        self._restore_best()
+
+    def _save_best(self) -> None:
+        save_checkpoint(self.folder / "best.pt", {"model": self.model.state_dict(), **self.best})
+
+    def _restore_best(self) -> None:
+        """Make best.pt and what is known of it agree, wherever the run was cut.
+
+        Cut between last.pt and best.pt, best.pt is an epoch behind: this epoch's weights are the
+        best. Gone back to previous.pt, it may be an epoch ahead: it then stands for itself.
+        """
+        path = self.folder / "best.pt"
+        best = load_checkpoint(path) if path.exists() else {"epoch": 0}
+        if best.get("epoch") == self.best["epoch"]:
+            return
+        if self.best["epoch"] == self.epoch:
+            self._save_best()
+        elif best.get("epoch", 0) > self.epoch:
+            self.best = {key: value for key, value in best.items() if key != "model"}
+        else:
+            raise UserError(f"{path}: not the best epoch {self.best['epoch']}; use --fresh")
+
+    def _log(self, line: str) -> None:
+        """Print a line, and append it with the time to train.log."""
+        print(line, flush=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "train.log").open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+
+    def _log_epoch(self, seconds: float) -> None:
+        row = self.history[-1]
+        images = len(self.loader) * self.config.train.batch_size
+        self._log(
+            f"fold {self.fold} epoch {self.epoch:3d}/{self.config.train.epochs}"
+            f"  loss {number(row['train_loss'])} (depth {number(row['train_depth'])})"
+            f"  valid loss {row['valid_loss']:.4f}  mIoU {row['valid_miou']:.4f}"
+            f"  pixel acc {row['valid_pixel_accuracy']:.4f}"
+            f"  {seconds:.1f} s, {images / seconds:.1f} img/s"
+            + " *" * (self.best["epoch"] == self.epoch)
+            + (f"  ({self.experiment.tag})" if self.experiment.tag else "")
+        )

@@ -1,0 +1,79 @@
+"""The losses of the report: cross entropy plus a tenth of the L1 of the depth."""
+
+import torch
+import torch.nn.functional as F
+
+from nyuseg.data.classes import VOID
+
+
+def valid_pixels(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """How many pixels of a batch count in each loss: `segmentation` and, of a batch with depth,
+    `depth`."""
+    valid = {"segmentation": batch["label"] != VOID}
+    if "depth_valid" in batch:
+        valid["depth"] = batch["depth_valid"]
+    return {name: mask.sum() for name, mask in valid.items()}
+
+
+def multitask_loss(
+    output: dict[str, torch.Tensor],
+    batch: dict[str, torch.Tensor],
+    depth_weight: float,
+    counts: dict[str, torch.Tensor] | None = None,
+) -> dict[str, torch.Tensor]:
+    """Losses of a batch, as scalars: `segmentation`, `depth` (0 without a depth head), `total`.
+
+    output: the model's, on the grid. batch: label int64 [N,H,W] with 255 void and, for a depth
+    head, depth [N,1,H,W] linear in 0..1 and depth_valid bool [N,1,H,W]. The grid is upsampled to
+    the input here, in fp32. Void pixels and pixels without a depth count in neither the sum nor the
+    mean; a batch without any valid pixel gives 0, not NaN. counts: valid_pixels of the whole batch,
+    when this is a part of one: the parts' losses then add up to the batch's.
+    """
+    label = batch["label"]
+    counts = counts or valid_pixels(batch)
+    logits = _upsample(output["logits"], label.shape[-2:])
+    segmentation = segmentation_loss(logits, label, counts["segmentation"])
+    depth = segmentation.new_zeros(())
+    if "depth" in output:
+        prediction = _upsample(output["depth"], label.shape[-2:])
+        error = (prediction - batch["depth"]).abs() * batch["depth_valid"]
+        depth = error.sum() / counts["depth"].clamp(min=1)
+    total = segmentation + depth_weight * depth
+    return {"total": total, "segmentation": segmentation, "depth": depth}
+
+
+def segmentation_loss(
+    logits: torch.Tensor, label: torch.Tensor, count: torch.Tensor
+) -> torch.Tensor:
+    """Cross entropy, summed over the pixels that are not void and divided by their count.
+
+    logits: [N,13,H,W]; label: [N,H,W]. 0 without a pixel.
+    """
+    total = F.cross_entropy(logits, label, ignore_index=VOID, reduction="sum")
+    return total / count.clamp(min=1)
+
+
+def _upsample(grid: torch.Tensor, size: torch.Size) -> torch.Tensor:
+    return F.interpolate(grid.float(), size, mode="bilinear", align_corners=False)
+
+
+class LossWatch:
+    """Remembers, on the device, the first step whose loss is not finite, and the steps' ids."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.first_bad = torch.full((), -1, device=device)
+        self.ids: list[list[str]] = []
+
+    def see(self, loss: torch.Tensor, ids: list[str]) -> None:
+        """Take note of one step; waits for nothing."""
+        step = torch.full_like(self.first_bad, len(self.ids))
+        bad = (self.first_bad < 0) & ~torch.isfinite(loss)
+        self.first_bad = torch.where(bad, step, self.first_bad)
+        self.ids.append(ids)
+
+    def bad_step(self, look: bool) -> int | None:
+        """The first bad step so far, counted from 0; a GPU is only asked when `look` is true."""
+        if not look and self.first_bad.device.type != "cpu":
+            return None
+        step = int(self.first_bad)
+        return step if step >= 0 else None

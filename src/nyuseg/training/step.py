@@ -1,0 +1,86 @@
+"""One step of the optimizer, the same on every device."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from nyuseg.config.schema import Train
+from nyuseg.dataloading.inputs import Sample
+from nyuseg.models.activation_checkpointing import recompute_blocks
+from nyuseg.models.device import autocast, autocast_dtype
+from nyuseg.training.losses import multitask_loss, valid_pixels
+from nyuseg.training.weight_averages import Averages
+
+
+class TrainingStep:
+    """A network with its optimizer, the averages of its weights and, for float16, its loss scaler.
+
+    Nothing in a step waits for the device: losses stay there, and the fused optimizer asks there
+    whether the gradients are finite.
+    """
+
+    def __init__(self, model: nn.Module, options: Train, device: torch.device) -> None:
+        self.options, self.device = options, device
+        if options.checkpointing:
+            recompute_blocks(model.encoder)
+        # The compiled function stands beside the model: names of weights and inference stay.
+        self.forward = torch.compile(model) if options.compile else model
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), options.lr, weight_decay=options.weight_decay, fused=True
+        )
+        half = autocast_dtype(device, options.precision) == torch.float16
+        self.scaler = torch.amp.GradScaler(device.type, enabled=half)
+        self.averages = Averages(model, options)
+
+    def __call__(self, batch: Sample) -> torch.Tensor:
+        """Take one step on a batch of inputs.training_inputs.
+
+        Returns the losses, on the device: float32 [3], total, segmentation, depth; NaN for a part
+        that no pixel of the batch counts in, or that the network has no head for.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        counts = valid_pixels(batch)
+        losses = torch.zeros(3, device=self.device)
+        for part in _parts(batch, self.options.accumulate):
+            with autocast(self.device, self.options.precision):
+                output = self.forward(part["image"])
+            loss = multitask_loss(output, part, self.options.depth_loss, counts)
+            self.scaler.scale(loss["total"]).backward()
+            losses += torch.stack([loss["total"], loss["segmentation"], loss["depth"]]).detach()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.averages.after_step()
+        nothing = torch.zeros_like(counts["segmentation"])
+        pixels = [counts["segmentation"], counts["depth"] if "depth" in output else nothing]
+        losses[1:] = losses[1:].where(torch.stack(pixels) > 0, torch.nan)
+        return losses
+
+    def set_rate(self, rate: float) -> None:
+        """The learning rate from now on."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def taken(self) -> int:
+        """Steps that changed the weights; the loss scaler skips those with infinite gradients."""
+        first = next(iter(self.optimizer.state.values()), None)
+        return int(first["step"]) if first else 0
+
+    def state_dict(self) -> dict:
+        """What resuming needs beside the network's own state."""
+        state = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        return {**state, "averages": self.averages.state_dict()} if self.averages.kinds else state
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from a state_dict."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"] and self.scaler.is_enabled():  # Empty when it began without float16.
+            self.scaler.load_state_dict(state["scaler"])
+        if self.averages.kinds:
+            self.averages.load_state_dict(state["averages"])
+
+
+def _parts(batch: Sample, count: int) -> Iterator[Sample]:
+    size = len(batch["image"]) // count
+    for first in range(0, size * count, size):
+        yield {key: values[first : first + size] for key, values in batch.items()}

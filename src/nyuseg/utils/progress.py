@@ -1,0 +1,40 @@
+"""Progress of anything that takes more than a moment."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from nyuseg.utils.signals import stop_if_asked
+
+Item = TypeVar("Item")
+SECONDS = 10
+
+
+def progress(items: Iterable[Item], title: str, total: int, unit: str = "image") -> Iterator[Item]:
+    """Pass the items through, with a bar on a terminal, else with a plain line each 10 seconds.
+
+    Between two items, when the one before has been dealt with, it is safe to stop: a signal that
+    was noted raises Interrupted there (see signals).
+    """
+    shown = _bar(items, title, total, unit) if sys.stderr.isatty() else _lines(items, title, total)
+    stop_if_asked()
+    for item in shown:
+        yield item
+        stop_if_asked()
+
+
+def _bar(items: Iterable[Item], title: str, total: int, unit: str) -> Iterator[Item]:
+    return iter(tqdm(items, title, total, leave=False, unit=unit))
+
+
+def _lines(items: Iterable[Item], title: str, total: int) -> Iterator[Item]:
+    shown = started = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - shown > SECONDS and done < total:
+            shown, left = now, (now - started) / done * (total - done)
+            print(f"{title}: {done}/{total}, {left:.0f} s left", file=sys.stderr, flush=True)
