@@ -87,8 +87,8 @@ def _answer(
     logits = rng.standard_normal((13, *grid))
     for k in range(13):
         logits[k] += (truth == k) * talent[k]
-    chances = np.exp(2 * logits)
-    return chances / chances.sum(0)
+    probability = np.exp(2 * logits)
+    return probability / probability.sum(0)
 
 
 def _tensor(grid: np.ndarray):

@@ -13,7 +13,7 @@ from nyuseg.config.loading import parse_config
 from nyuseg.config.schema import Augment, Config
 from nyuseg.data.depth import inverse_depth, linear_depth, log_depth
 from nyuseg.data.frames import FrameFolder, frame_path, write_png
-from nyuseg.data.letterbox import content_size, fit_frame
+from nyuseg.data.letterbox import content_size, letterbox
 from nyuseg.dataloading.augmentation import Augmentation
 from nyuseg.dataloading.dataset import EpochSampler, PredictionSet, TrainingSet, mix_seed
 from nyuseg.dataloading.inputs import network_images, training_inputs
@@ -145,7 +145,7 @@ def test_content_keeps_the_aspect_ratio(
 
 def test_frame_of_the_inputs_size_is_untouched() -> None:
     frame = random_frame((480, 640))
-    for kind, pixels in fit_frame(frame, (480, 640)).items():
+    for kind, pixels in letterbox(frame, (480, 640)).items():
         assert pixels.dtype == frame[kind].dtype
         np.testing.assert_array_equal(pixels, frame[kind])
 
@@ -168,7 +168,7 @@ def test_fitted_frame_has_the_inputs_size_and_padding(
     frame["image"] |= 1  # No pixel of the frame itself is black, missing or void.
     frame["depth"] |= 1
     frame["label"] %= 13
-    fitted = fit_frame(frame, size)
+    fitted = letterbox(frame, size)
     height, width = content_size(native, size)
     outside = np.ones(size, bool)
     outside[:height, :width] = False
@@ -185,7 +185,7 @@ def test_depth_and_label_are_never_blended(native: tuple[int, int]) -> None:
     frame = random_frame(native)
     frame["label"] = np.where(frame["label"] < 6, 0, 12).astype(np.uint8)
     frame["depth"] = np.where(frame["label"] == 0, 1000, 9000).astype(np.uint16)
-    fitted = fit_frame(frame, SIZE)
+    fitted = letterbox(frame, SIZE)
     assert set(np.unique(fitted["label"])) == {0, 12, 255}
     assert set(np.unique(fitted["depth"])) == {0, 1000, 9000}
     np.testing.assert_array_equal(fitted["label"] == 0, fitted["depth"] == 1000)
@@ -198,7 +198,7 @@ def test_fitted_kinds_lie_on_each_other(native: tuple[int, int]) -> None:
     ramp = np.stack([x * 250 / native[1], y * 250 / native[0], 0 * x], 2).round().astype(np.uint8)
     depth = (1 + y * native[1] + x).astype(np.uint32)
     frame = {"image": ramp, "depth": (depth % 65536).astype(np.uint16)}
-    fitted = fit_frame(frame, SIZE)
+    fitted = letterbox(frame, SIZE)
     height, width = content_size(native, SIZE)
     target_y, target_x = np.mgrid[:height, :width]
     source_x = (target_x + 0.5) * native[1] / width - 0.5

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from nyuseg.data.letterbox import fit_frame
+from nyuseg.data.letterbox import letterbox
 from nyuseg.training.losses import multitask_loss, segmentation_loss
 
 RNG = torch.Generator().manual_seed(3)
@@ -63,7 +63,7 @@ def test_padding_moves_neither_loss() -> None:
         "depth": rng.integers(800, 9000, (32, 16), np.uint16),
         "label": rng.integers(0, 13, (32, 16), np.uint8),
     }
-    fitted = fit_frame(frame, (32, 64))
+    fitted = letterbox(frame, (32, 64))
     samples = {
         "label": torch.from_numpy(fitted["label"].astype(np.int64))[None],
         "depth": torch.rand(1, 1, 32, 64),

@@ -96,7 +96,7 @@ class Experiment:
 class Part:
     """An experiment and its part in a weighted mean.
 
-    temperature: see fitting.sharpen. digests: hash of each fold's weights when they were blended.
+    temperature: see grid.sharpen. digests: hash of each fold's weights when they were blended.
     """
 
     experiment: Experiment

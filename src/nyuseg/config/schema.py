@@ -131,7 +131,7 @@ class Train(Section):
     another folder, or null (read the PNG files in each epoch). The pictures are the same.
 
     ema: decay of an exponential moving average of the weights, such as 0.999; mean_last: so many
-    last epochs whose weights are averaged; null: none. Neither changes the training, see averaging;
+    last epochs whose weights are averaged; null: none. Neither changes the training;
     both are scored beside the best and the last epoch.
     """
 

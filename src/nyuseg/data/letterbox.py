@@ -22,7 +22,7 @@ def content_size(native: tuple[int, int], size: tuple[int, int]) -> tuple[int, i
     return height, width
 
 
-def fit_frame(frame: dict[str, np.ndarray], size: tuple[int, int]) -> dict[str, np.ndarray]:
+def letterbox(frame: dict[str, np.ndarray], size: tuple[int, int]) -> dict[str, np.ndarray]:
     """Scale and pad the arrays of a frame to `size`.
 
     frame: image uint8 [H,W,3], depth uint16 [H,W] and possibly label uint8 [H,W]. Colour is

@@ -12,8 +12,8 @@ from torch.utils.data import Dataset, Sampler, get_worker_info
 from nyuseg.config.schema import Config, Data
 from nyuseg.data.depth import to_millimetres
 from nyuseg.data.frames import Frame
-from nyuseg.data.letterbox import fit_frame
-from nyuseg.dataloading.inputs import Sample, fitted
+from nyuseg.data.letterbox import letterbox
+from nyuseg.dataloading.inputs import Sample, input_key
 from nyuseg.utils.errors import UserError
 
 ID_BYTES = 64
@@ -79,7 +79,7 @@ class PredictionSet(FrameSet):
 
     A sample: `image` uint8 [H,W,3], `depth` uint16 [H,W] in mm, `id`, `size` (native H, W). It
     never reads a label. sizes: the input's; more of them give `image1`, `depth1`, ... as well, see
-    inputs.fitted. depth: whether to read it; default: when a channel is made of it.
+    inputs.input_key. depth: whether to read it; default: when a channel is made of it.
     """
 
     def __init__(
@@ -102,8 +102,8 @@ class PredictionSet(FrameSet):
         frame = self._read(index, ("image", "depth")[: 1 + self.depth])
         sample: Sample = {"id": self.ids[index], "size": frame["image"].shape[:2]}
         for number, size in enumerate(self.sizes):
-            for kind, pixels in fit_frame(frame, size).items():
-                sample[fitted(kind, number)] = pixels
+            for kind, pixels in letterbox(frame, size).items():
+                sample[input_key(kind, number)] = pixels
         return sample
 
 
@@ -127,7 +127,7 @@ class TrainingSet(FrameSet):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         native = self._read(index, self.config.training_kinds)
-        frame = fit_frame(native, self.data.size)
+        frame = letterbox(native, self.data.size)
         frame = self.augment(frame, mix_seed(self.config.seed, self.fold, epoch, index))
         return {**frame, "id": self.ids[index], "size": native["image"].shape[:2]}
 

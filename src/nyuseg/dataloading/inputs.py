@@ -22,7 +22,7 @@ DEPTH_CODES = {
 }
 
 
-def fitted(kind: str, number: int) -> str:
+def input_key(kind: str, number: int) -> str:
     """The key of image or depth in a sample that is fitted to several sizes, numbered from 0."""
     return f"{kind}{number or ''}"
 
@@ -30,20 +30,20 @@ def fitted(kind: str, number: int) -> str:
 def network_images(
     batch: Sample, data: Data, device: torch.device, number: int = 0
 ) -> torch.Tensor:
-    """What the network sees of a batch of dataset.collate: float32 [N,C,H,W], on the device.
+    """What the network sees of a batch of loader.collate: float32 [N,C,H,W], on the device.
 
     batch: `image` uint8 [N,H,W,3] and, if a channel is made of it, `depth` [N,H,W], the bits of
     uint16 millimetres as int16; number: which of the sizes that the set was fitted to.
     """
-    image = batch[fitted("image", number)].to(device, non_blocking=True)
+    image = batch[input_key("image", number)].to(device, non_blocking=True)
     depth = None
     if data.uses_depth:
-        depth = _millimetres(batch[fitted("depth", number)], device)
+        depth = _millimetres(batch[input_key("depth", number)], device)
     return network_input(image, depth, data)
 
 
 def training_inputs(batch: Sample, data: Data, device: torch.device) -> Sample:
-    """A labelled batch of dataset.collate on the device, as the network and its losses want it.
+    """A labelled batch of loader.collate on the device, as the network and its losses want it.
 
     Besides what network_images reads: `label` uint8 [N,H,W]. Returns `image` as network_images,
     `label` int64 [N,H,W] (255 void) and, of a batch with depth, `depth` float32 [N,1,H,W] linear in

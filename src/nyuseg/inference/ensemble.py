@@ -10,7 +10,7 @@ from torch import nn
 from nyuseg.config.schema import Config, View
 from nyuseg.data.letterbox import STRIDE
 from nyuseg.inference.grid import sharpen
-from nyuseg.inference.tta import look, undo
+from nyuseg.inference.tta import augment, deaugment
 from nyuseg.models.device import autocast, free_memory, is_out_of_memory
 from nyuseg.utils.errors import UserError
 
@@ -25,7 +25,7 @@ class Ensemble:
     """Averages the probabilities of K models x views, in fp32, on the decoder's grid.
 
     tta: average over all views of the configuration instead of the first, the identity. weight,
-    temperature: this experiment's part in a blend, see fitting.sharpen. With several devices each
+    temperature: this experiment's part in a blend, see grid.sharpen. With several devices each
     holds all models; one that is named several times holds them once.
     """
 
@@ -49,7 +49,7 @@ class Ensemble:
             ]
         self.replicas = [held[device] for device in self.devices]
         # How many images a network has been seen to take at once, all views counted.
-        self.fitting = sys.maxsize
+        self.max_batch = sys.maxsize
         self.limit(len(models), len(self.views))
 
     def limit(self, models: int, views: int) -> None:
@@ -77,17 +77,17 @@ class Ensemble:
     def _average(self, images: torch.Tensor, replica: int, precision: str) -> Answer:
         """The mean over models and views."""
         grid = [n // STRIDE for n in images.shape[-2:]]
-        batches = [(views, self._look(views, images)) for views in self._groups()]
+        batches = [(views, self._augment(views, images)) for views in self._groups()]
         probabilities, depths = WeightedMean(), WeightedMean()
         for model in self.replicas[replica][: self.model_count]:
             for views, seen in batches:
                 output = self._run(model, seen, precision)
                 for i, view in enumerate(views):
                     part = slice(i * len(images), (i + 1) * len(images))
-                    chances = output["logits"][part].softmax(1)
-                    probabilities.add(undo(view, chances, grid), view.weight)
+                    probability = output["logits"][part].softmax(1)
+                    probabilities.add(deaugment(view, probability, grid), view.weight)
                     if "depth" in output:
-                        depths.add(undo(view, output["depth"][part], grid), view.weight)
+                        depths.add(deaugment(view, output["depth"][part], grid), view.weight)
         return probabilities.value(), depths.value() if depths.weight else None
 
     def _groups(self) -> list[list[View]]:
@@ -97,8 +97,8 @@ class Ensemble:
             groups.setdefault(view.scale, []).append(view)
         return list(groups.values())
 
-    def _look(self, views: list[View], images: torch.Tensor) -> torch.Tensor:
-        seen = torch.cat([look(view, images, self.config.data.xy_channels) for view in views])
+    def _augment(self, views: list[View], images: torch.Tensor) -> torch.Tensor:
+        seen = torch.cat([augment(view, images, self.config.data.xy_channels) for view in views])
         return seen.contiguous(memory_format=torch.channels_last)
 
     def _run(self, model: nn.Module, seen: torch.Tensor, precision: str) -> dict[str, torch.Tensor]:
@@ -106,21 +106,21 @@ class Ensemble:
         parts: list[dict[str, torch.Tensor]] = []
         first = 0
         while first < len(seen):
-            part = seen[first : first + self.fitting]
+            part = seen[first : first + self.max_batch]
             try:
                 with autocast(seen.device, precision):
                     output = model(part)
             except RuntimeError as error:
                 if len(part) == 1 or not is_out_of_memory(error):
                     raise
-                self.fitting = len(part) // 2
+                self.max_batch = len(part) // 2
             else:
                 parts.append({key: value.float() for key, value in output.items()})
                 first += len(part)
                 continue
             # Here, after the exception and the tensors that it held on to are gone.
             free_memory(seen.device)
-            print(f"out of memory: {self.fitting} images at once from now on", flush=True)
+            print(f"out of memory: {self.max_batch} images at once from now on", flush=True)
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 

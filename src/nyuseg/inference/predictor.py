@@ -16,7 +16,7 @@ from nyuseg.dataloading.loader import iterate, make_loader
 from nyuseg.inference.ensemble import Ensemble, WeightedMean
 from nyuseg.inference.grid import regrid, to_mask
 from nyuseg.models.device import free_memory
-from nyuseg.utils.prefetch import ahead, in_order
+from nyuseg.utils.prefetch import in_order, prefetch
 
 TRIM_EVERY = 8  # Batches.
 
@@ -25,7 +25,7 @@ TRIM_EVERY = 8  # Batches.
 class Prediction:
     """What is predicted of one frame.
 
-    size: the frame's native height and width. On the grid of the padded input (see fitting), on
+    size: the frame's native height and width. On the grid of the padded input (see letterbox), on
     the device: probabilities, float32 [13,h,w], summing to 1 over the classes, and depth, float32
     [1,h,w], linear in 0..1, or None without a depth head. mask: uint8 [size], 0..12.
     """
@@ -111,7 +111,7 @@ class Predictor:
         # As many threads as devices: each batch goes to one that has nothing to do.
         batches = iterate(loader)
         # Workers read ahead by themselves, and must not be started from another thread.
-        batches = batches if loader.num_workers else ahead(batches)
+        batches = batches if loader.num_workers else prefetch(batches)
         try:
             for answers in in_order(predictions, batches, count, count):
                 yield from answers
@@ -144,7 +144,7 @@ class Predictor:
     def answer(self, batch: Sample, replica: int = 0) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Probabilities [N,13,h,w] and depth [N,1,h,w] of a batch, on the largest input's grid.
 
-        batch: integer frames of a set that `frames` fitted, as dataset.collate makes it.
+        batch: integer frames of a set that `frames` fitted, as loader.collate makes it.
         """
         probabilities, depths = WeightedMean(), WeightedMean()
         for ensemble in self.ensembles:

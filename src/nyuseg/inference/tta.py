@@ -15,7 +15,7 @@ from nyuseg.config.schema import View
 STEP = 32
 
 
-def look(view: View, images: torch.Tensor, xy: slice | None) -> torch.Tensor:
+def augment(view: View, images: torch.Tensor, xy: slice | None) -> torch.Tensor:
     """What the network sees of images float32 [N,C,H,W] in a view; of another size when scaled.
 
     xy: the coordinate channels, if any; a mirror image keeps them, because they say where a pixel
@@ -32,7 +32,7 @@ def look(view: View, images: torch.Tensor, xy: slice | None) -> torch.Tensor:
     return flipped
 
 
-def undo(view: View, answer: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
+def deaugment(view: View, answer: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
     """Bring a network's answer to a view, [N,C,h,w], back to the identity's `grid` (height, width).
 
     Bilinear where the size differs; what sums to 1 over C still does.

@@ -56,7 +56,7 @@ class FoldTrainer:
 
     Writes into oof/<exp>/fold_k: last.pt after each epoch (all that resuming needs) with the one
     before it as previous.pt, best.pt when the validation mIoU rises, metrics.csv, train.log, and
-    at the end checkpoints.npz (see kinds) and the release weights.
+    at the end checkpoints.npz (see checkpoint_scores) and the release weights.
     """
 
     def __init__(self, experiment: Experiment, fold: int, device: torch.device) -> None:

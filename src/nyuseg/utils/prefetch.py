@@ -33,7 +33,7 @@ def in_order(
                 future.cancel()
 
 
-def ahead(items: Iterable[Item], depth: int = 1) -> Iterator[Item]:
+def prefetch(items: Iterable[Item], depth: int = 1) -> Iterator[Item]:
     """Yield the items of an iterator that runs in a thread of its own, `depth` items ahead."""
     iterator = iter(items)
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from nyuseg.utils.prefetch import ahead, in_order
+from nyuseg.utils.prefetch import in_order, prefetch
 
 
 def test_results_keep_their_order_though_the_first_takes_longest() -> None:
@@ -35,7 +35,7 @@ def test_the_next_item_is_made_while_this_one_is_used() -> None:
             event.set()
             yield event
 
-    for i, _ in enumerate(ahead(items())):
+    for i, _ in enumerate(prefetch(items())):
         if i + 1 < len(made):
             assert made[i + 1].wait(5), "nothing was made ahead"
 
@@ -48,14 +48,14 @@ def test_an_error_comes_where_its_item_is_due() -> None:
 
     seen = []
     with pytest.raises(ValueError, match="third"):
-        for item in ahead(items(), depth=5):
+        for item in prefetch(items(), depth=5):
             seen.append(item)
     assert seen == [1, 2]
 
 
 def test_leaving_early_ends_the_thread() -> None:
     before = threading.active_count()
-    for item in ahead(iter(range(10**9))):
+    for item in prefetch(iter(range(10**9))):
         if item == 3:
             break
     deadline = time.monotonic() + 5
