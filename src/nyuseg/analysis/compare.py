@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from nyuseg.analysis.forest_plot import forest_plot
 from nyuseg.data.classes import CLASS_NAMES
-from nyuseg.data.folds import fold_hash
+from nyuseg.data.folds import NYUV2, fold_hash
 from nyuseg.evaluation.bootstrap import Estimate, class_differences, class_scores, difference, score
 from nyuseg.evaluation.metrics import mean_iou, summarize
 from nyuseg.evaluation.oof import check_pooling, image_confusions
@@ -22,10 +22,10 @@ from nyuseg.experiment import Experiment
 from nyuseg.models.release import WEIGHTS
 from nyuseg.models.tensors import tensor_sizes
 from nyuseg.utils.errors import UserError
-from nyuseg.utils.files import PROJECT, atomic_folder, read_json, write_bytes, write_text
+from nyuseg.utils.files import atomic_folder, read_json, write_bytes, write_text
 from nyuseg.utils.locks import only_writer
 
-REPORTED = PROJECT / "configs/nyuv2/reported.csv"
+REPORTED = NYUV2 / "reported.csv"
 TABLE = "table.csv"
 # As fit.FoldTrainer logs an epoch; what an interruption made it do again counts again.
 EPOCH = re.compile(r" epoch +\d+/\d+ .* ([0-9.]+) s, ")

@@ -10,10 +10,11 @@ import pandas as pd
 from sklearn.model_selection import KFold, StratifiedGroupKFold
 
 from nyuseg.utils.errors import UserError
-from nyuseg.utils.files import PROJECT, require_id, write_text
+from nyuseg.utils.files import require_id, write_text
 
-NYUV2_FOLDS = PROJECT / "configs/nyuv2/folds.csv"
-NYUV2_SCENES = PROJECT / "configs/nyuv2/scenes.csv"
+# Tables of the data set that come with the library.
+NYUV2 = Path(__file__).with_name("nyuv2")
+NYUV2_FOLDS, NYUV2_SCENES = NYUV2 / "folds.csv", NYUV2 / "scenes.csv"
 ATTEMPTS = 20
 
 

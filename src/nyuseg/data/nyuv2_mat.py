@@ -18,14 +18,14 @@ import h5py
 import numpy as np
 
 from nyuseg.data.classes import VOID
+from nyuseg.data.folds import NYUV2, NYUV2_SCENES
 from nyuseg.data.frames import png_path, write_png
 from nyuseg.data.integrity import TEST_LABELS
 from nyuseg.utils.errors import UserError
-from nyuseg.utils.files import PROJECT, read_json, write_json
+from nyuseg.utils.files import read_json, write_json
 from nyuseg.utils.progress import progress
 
-CLASSES = PROJECT / "configs/nyuv2/classes.csv"
-SCENES = PROJECT / "configs/nyuv2/scenes.csv"
+CLASSES = NYUV2 / "classes.csv"
 
 # HDF5 unpacks whole chunks, and a chunk may hold parts of many images: without a cache that holds
 # a layer of them, each image read would unpack all of them again. Per dataset; three are read.
@@ -33,7 +33,7 @@ _CACHE_BYTES = 128 * 2**20
 _CACHE_SLOTS = 10_007
 
 
-def convert_mat(mat: Path, root: Path, raw_depth: bool = False, table: Path = SCENES) -> None:
+def convert_mat(mat: Path, root: Path, raw_depth: bool = False, table: Path = NYUV2_SCENES) -> None:
     """Write the images, depth maps and labels of the official file `mat` below `root`.
 
     Writes train/{image,depth,label}/NNNNNN.png, test/{image,depth}/NNNNNN.png and, apart from
