@@ -9,7 +9,6 @@ import pytest
 import blend
 import compare
 import infer
-import leakage
 import train_folds
 import tta_search
 from nyuseg.data.fingerprint import describe_all, differences, digest
@@ -106,8 +105,6 @@ def test_data_that_moved_is_asked_for_and_found_again(work: Path, capsys) -> Non
     for command in commands(work, *given):
         command()
     infer.main(["--experiment", "both", *shared, *given, *submissions])
-    split = ["--config", str(PROJECT / "configs/demo.yaml"), "--set", "folds.count=2"]
-    leakage.main([*split, *shared, *given])
     capsys.readouterr()
     train_folds.main(arguments(work, data="elsewhere"))  # And it is noted.
     assert "already finished" in capsys.readouterr().out

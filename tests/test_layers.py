@@ -36,13 +36,12 @@ PREDICTING = {"models", "inference"}
 ALSO_PREDICTING = {"submission.writing", "kaggle.budget", "kaggle.kernel", "ensembling.stored"}
 ONLY_IN = {
     "albumentations": {"dataloading.augmentation"},
-    "imagehash": {"analysis.near_duplicates"},
     "ttach": {"inference.tta"},
     "segmentation_models_pytorch": {"models.network"},
     "matplotlib": {"analysis.forest_plot"},
 }
 TORCH_FAMILY = {"torch", "torchvision", "timm", "safetensors", *ONLY_IN}
-TORCH_FAMILY -= {"imagehash", "matplotlib"}  # Behind one module too, but without torch.
+TORCH_FAMILY -= {"matplotlib"}  # Behind one module too, but without torch.
 
 MODULES = {
     ".".join(path.relative_to(SRC / "nyuseg").with_suffix("").parts).removesuffix(".__init__"): path
