@@ -1,8 +1,8 @@
-"""Run the packaged kernel as Kaggle would, in six mount layouts, and compare it with infer.py.
+"""Run the packaged kernel as Kaggle would and compare its masks with infer.py's.
 
 examples:
   python src/check_kernel.py --submission submissions/exp060_tta
-  python src/check_kernel.py --submission submissions/demo_tta --input input/demo
+  python src/check_kernel.py --submission submissions/demo_tta --input input/demo --layout all
 """
 
 import tempfile
@@ -18,14 +18,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("--submission", required=True, help="infer.py's folder to compare with")
     parser.add_argument("--input", default=str(PROJECT / "input"), help="folder with test/")
-    parser.add_argument("--layout", help="only this one, such as 'by owner' (default: all six)")
+    parser.add_argument(
+        "--layout", default="by owner", help="where the data set is mounted; 'all' six, one by one"
+    )
     parser.add_argument("--kernel", default=str(PROJECT / "kaggle_kernel"), metavar="DIR")
     options = parser.parse_args(argv)
     from nyuseg.kaggle.kernel_check import LAYOUTS, check
 
-    layouts = [options.layout] if options.layout else list(LAYOUTS)
+    layouts = list(LAYOUTS) if options.layout == "all" else [options.layout]
     if layouts[0] not in LAYOUTS:
-        raise UserError(f"--layout {options.layout}: none of {', '.join(LAYOUTS)}")
+        raise UserError(f"--layout {options.layout}: none of {', '.join(LAYOUTS)}, all")
 
     # Absolute: the kernel runs in another working directory.
     kernel, test = find(options.kernel).resolve(), find(options.input) / "test"

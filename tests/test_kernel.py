@@ -290,10 +290,25 @@ def test_a_budget_that_is_too_small_still_ends_with_a_submission(work, tmp_path,
 
 
 @pytest.mark.slow
-def test_every_mount_layout_gives_the_bytes_of_inference(work: Path, tmp_path: Path) -> None:
+def test_the_kernel_gives_the_bytes_of_inference(work: Path, tmp_path: Path) -> None:
     folders = (work / "fp32/kernel", work / "fp32/dataset", work / "data/test")
-    lines = check(*folders, work / "out/demo_tta", tmp_path)
-    assert len(lines) == len(LAYOUTS) == 6 and all("100.0000%" in line for line in lines)
+    lines = check(*folders, work / "out/demo_tta", tmp_path, ["unpacked twice", "plain"])
+    assert len(lines) == 2 and all("100.0000%" in line for line in lines)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_package_and_frames_are_found_wherever_they_are_mounted(
+    tiny_folder, tmp_path: Path, layout: str
+) -> None:
+    tiny_folder(tmp_path / "data", [(8, 9)], test=[(8, 9)] * 2)
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "manifest.json").write_text("{}")
+    inputs = mount(tmp_path, layout, package, tmp_path / "data/test")
+    assert find_all(inputs, "manifest.json") == [inputs / LAYOUTS[layout]]
+    config = parse_config({"name": "x", "data": {"size": [32, 48]}}, "test")
+    frames = find_frames(inputs, config, "data")
+    assert frames.ids == ["990001", "990002"] and frames.source.root.name == "data"
 
 
 @pytest.mark.slow

@@ -152,7 +152,7 @@ def check(
     test: Path,
     expected: Path,
     work: Path,
-    layouts: Sequence[str] = tuple(LAYOUTS),
+    layouts: Sequence[str],
 ) -> list[str]:
     """Run the kernel in some mount layouts; returns a line for each, agreement included.
 
