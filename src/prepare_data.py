@@ -63,7 +63,7 @@ def _nyuv2(options) -> None:
 def _check(options) -> None:
     from nyuseg.config.loading import load_config
     from nyuseg.data.depth_check import folder_lines
-    from nyuseg.data.integrity import full_check
+    from nyuseg.data.integrity import count_images, full_check
 
     root = find(options.input)
     config = load_config(find(options.config), options.overrides)
@@ -71,7 +71,7 @@ def _check(options) -> None:
     if faults:
         print(*faults, sep="\n")
         raise UserError(f"{root}: {len(faults)} fault{'s' * (len(faults) > 1)}, listed above")
-    print(f"no fault in {root}")
+    print(f"no fault in {root}: {count_images(root)}")
     print(*folder_lines(root, config.data), sep="\n")
 
 

@@ -14,7 +14,7 @@ import score
 from nyuseg.config.loading import parse_config
 from nyuseg.data.frame_cache import open_cache
 from nyuseg.data.frames import FrameFolder, frame_path, list_ids, read_image, read_label
-from nyuseg.data.integrity import full_check, quick_check, require_clean
+from nyuseg.data.integrity import count_images, full_check, quick_check, require_clean
 from nyuseg.data.listing import list_files
 from nyuseg.dataloading.dataset import PredictionSet
 from nyuseg.submission.formats import read_masks
@@ -83,6 +83,20 @@ def test_an_image_may_be_a_jpeg(root: Path, name: str) -> None:
     assert frame_path(root, "train", "image", "900003") == path
 
 
+def test_a_jpeg_of_four_colours_is_a_fault(root: Path) -> None:
+    path = as_jpeg(root, "900003")
+    data = path.read_bytes()
+    at = data.index(b"\xff\xc0") + 9  # Behind marker, length, bits, height and width.
+    path.write_bytes(data[:at] + b"\x04" + data[at + 1 :])
+    assert [str(f) for f in quick_check(root)] == [f"{path}: expected 8-bit RGB, found 8-bit CMYK"]
+
+
+def test_a_folder_in_capitals_is_no_split(root: Path) -> None:
+    assert count_images(root) == "3 training images, 2 test images"
+    (root / "test").rename(root / "TEST")
+    assert count_images(root) == "3 training images, no test images"
+
+
 def test_a_truncated_jpeg_is_a_fault(root: Path) -> None:
     path = as_jpeg(root, "900003", turn=True)
     data = path.read_bytes()
@@ -107,7 +121,9 @@ def test_what_systems_leave_is_passed_over(root: Path, name: str) -> None:
     assert list_ids(root, "test") == ["990001", "990002"]
 
 
-@pytest.mark.parametrize("name", ["990009.bmp", "990009.TIFF", "990009.npy", "more"])
+@pytest.mark.parametrize(
+    "name", ["990009.bmp", "990009.TIFF", "990009.npy", "more", "990009.png.part", "990009.JPG~"]
+)
 def test_what_may_be_a_frame_stops(root: Path, name: str) -> None:
     path = root / "test/image" / name
     path.write_bytes(b"x") if path.suffix else path.mkdir()

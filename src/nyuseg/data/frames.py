@@ -69,7 +69,7 @@ def list_ids(root: Path, split: str) -> list[str]:
 
 def stored_kinds(root: Path, split: str) -> tuple[str, ...]:
     """What a split has of each frame: all of KINDS, without depth when there is none of any."""
-    depth = any((root / split / "depth").glob("[!.]*.[pP][nN][gG]"))
+    depth = list_files(root / split / "depth")[0]
     return tuple(kind for kind in KINDS[split] if depth or kind != "depth")
 
 

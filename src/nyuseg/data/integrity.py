@@ -99,6 +99,12 @@ def image_sizes(root: Path, split: str) -> set[tuple[int, int]]:
     return {_check_header(path, "image")[0] for path in files.values()}
 
 
+def count_images(root: Path) -> str:
+    """How many images a folder has, in words; of a folder called TEST there are none."""
+    train, test = (len(list_files(root / split / "image")[0]) for split in SPLITS)
+    return f"{train} training images, {test or 'no'} test images"
+
+
 def _in_order(faults: list[Fault]) -> list[Fault]:
     return sorted(faults, key=lambda fault: fault.path)
 

@@ -72,9 +72,12 @@ def visible(folder: Path) -> list[Path]:
 def _stranger(path: Path) -> Fault:
     if path.is_dir():
         return Fault(path, f"a folder; frames lie directly in {path.parent}, move it away")
-    if path.suffix.lower() in _PICTURES:
+    endings = [ending.lower().rstrip("~") for ending in path.suffixes]
+    if _PICTURES.intersection(endings):
         what = f"a {path.suffix} file, which is not read; frames are PNG files, images also JPEG"
         return Fault(path, what)
+    if {*endings} & {*ENDINGS}:
+        return Fault(path, "an unfinished or renamed picture; complete or remove it")
     return Fault(path, "no frame; not used, move it away", stops=False)
 
 
