@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     given = (options.overrides, given_input(options))
     experiment = open_experiment(options.experiment, Path(options.oof), *given)
-    require_input(experiment)
+    require_input(experiment, "test")
     count = experiment.config.folds.count
     folds = sorted(parse_folds(options.fold, count))
     root = experiment.input

@@ -14,6 +14,7 @@ import tta_search
 from nyuseg.data.fingerprint import describe_all, differences, digest
 from nyuseg.data.frames import read_label, write_png
 from nyuseg.experiment import FILES, open_experiment, require_same_data
+from nyuseg.training import pipeline
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT, read_json
 
@@ -97,10 +98,14 @@ def test_data_that_moved_is_asked_for_and_found_again(work: Path, capsys) -> Non
     (work / "data").rename(work / "elsewhere")
     shared = ["--oof", str(work / "oof")]
     submissions = ["--submissions", str(work / "sub")]
-    asking = rf"{work}/data: the data of demo is not there any more; .* --input DIR"
-    for command in [*commands(work), lambda: infer.main(["--experiment", "demo", *shared])]:
-        with pytest.raises(UserError, match=asking):
-            command()
+    predict = ["--experiment", "demo", *shared]
+    asking = rf"{work}/data: the (train|test) data of demo is not there; .* --input DIR"
+    for left in (False, True):  # Nothing, or the empty folder of a disk that is not mounted.
+        if left:
+            (work / "data").mkdir()
+        for command in [*commands(work), lambda: infer.main(predict)]:
+            with pytest.raises(UserError, match=asking):
+                command()
     given = ["--input", str(work / "elsewhere")]
     for command in commands(work, *given):
         command()
@@ -110,6 +115,50 @@ def test_data_that_moved_is_asked_for_and_found_again(work: Path, capsys) -> Non
     assert "already finished" in capsys.readouterr().out
     infer.main(["--experiment", "demo", *shared, *submissions])
     assert read_json(work / "oof/demo/experiment.json")["input"] == str(work / "elsewhere")
+
+
+@pytest.mark.slow
+def test_a_blend_is_scored_on_the_labels_of_its_members(work: Path) -> None:
+    """Also when only they were told where the data is now."""
+    blend.main(["demo", "second", "--name", "both", "--oof", str(work / "oof")])
+    (work / "data").rename(work / "new")
+    train_folds.main(arguments(work, data="new"))
+    train_folds.main(arguments(work, "name=second", "seed=7", data="new"))
+    pair = ["demo", "both", "--oof", str(work / "oof")]
+    with pytest.raises(UserError, match=rf"{work}/data: the train data of both is not there"):
+        compare.main(pair)
+    compare.main([*pair, "--input", str(work / "new")])
+    shutil.copytree(work / "new", work / "data")
+    path = correct_label(work)  # In the copy alone.
+    with pytest.raises(UserError, match=rf"{path}: changed since demo was trained \(1 such"):
+        compare.main(pair)
+
+
+@pytest.mark.slow
+def test_a_label_corrected_between_two_folds_stops_the_second(work: Path, monkeypatch) -> None:
+    write_oof, right = pipeline.write_oof, (work / "data/train/label/900003.png").read_bytes()
+
+    def write_and_correct(*given) -> None:
+        write_oof(*given)
+        correct_label(work)
+
+    monkeypatch.setattr(pipeline, "write_oof", write_and_correct)
+    with pytest.raises(UserError, match=r"label/900003\.png: changed since third was trained"):
+        train_folds.main(arguments(work, "name=third"))
+    third = work / "oof/third"
+    assert (third / "fold_0/fold.json").exists() and not list(third.glob("fold_1/*.pt"))
+    monkeypatch.undo()
+    (work / "data/train/label/900003.png").write_bytes(right)
+    train_folds.main(arguments(work, "name=third"))
+    assert (third / "cv.json").exists()
+
+
+@pytest.mark.slow
+def test_other_scenes_are_named_as_what_differs(work: Path) -> None:
+    table = work / "data/scenes.csv"
+    table.write_text(table.read_text().replace("900003,b,", "900003,c,"))
+    with pytest.raises(UserError, match=r"begun with other data \(the scenes of its images"):
+        train_folds.main(arguments(work))
 
 
 @pytest.mark.slow

@@ -149,7 +149,7 @@ def _write_description(experiment: Experiment) -> None:
 
 
 def data_files(experiment: Experiment) -> dict[str, Path]:
-    """The files of an experiment's training data, by keys of frames.frame_files."""
+    """The files of an experiment's training data where it is now, by keys of frames.frame_files."""
     kinds = stored_kinds(experiment.input, "train")
     return frame_files(experiment.input, experiment.table["image_id"], kinds)
 
@@ -158,27 +158,32 @@ def _known_files(folder: Path) -> Facts:
     return read_json(folder / FILES) if (folder / FILES).exists() else {}
 
 
-def require_input(experiment: Experiment) -> None:
-    """Raise UserError, which says what to type, when the data is not where it was any more."""
-    if not experiment.input.is_dir():
+def require_input(experiment: Experiment, split: str = "train") -> None:
+    """Raise UserError, which says what to type, when a split of the data is not where it was.
+
+    A folder without images, such as one where no disk is mounted any more, holds none either.
+    """
+    if not (experiment.input / split / "image").is_dir():
         raise UserError(
-            f"{experiment.input}: the data of {experiment.config.name} is not there any more; run "
-            "the same command with --input DIR, the folder where it is now"
+            f"{experiment.input}: the {split} data of {experiment.config.name} is not there; run "
+            f"the same command with --input DIR, the folder that holds {split}/ now"
         )
 
 
 def require_same_data(experiment: Experiment) -> None:
     """Raise UserError, naming the first file, when the training data has changed since training.
 
-    Cheap: a file whose size and time have not changed is not read. Of a blend, for each member.
+    Cheap: a file whose size and time have not changed is not read. Of a blend, what each member
+    was trained on counts, and the place where the blend looks for it.
     """
+    require_input(experiment)
+    paths = data_files(experiment)
     for member in (part.experiment for part in experiment.parts):
-        require_input(member)
-        known, paths = _known_files(member.folder), data_files(member)
+        known = _known_files(member.folder)
         now = describe_all(paths, known)
         changed = differences(known, now)
         if changed:
-            path = paths.get(changed[0], member.input / "train" / changed[0])
+            path = paths.get(changed[0], experiment.input / "train" / changed[0])
             raise UserError(
                 f"{path}: changed since {member.config.name} was trained ({len(changed)} such "
                 "files); bring it back, or train again with --fresh or under another name"
@@ -246,8 +251,10 @@ def read_oof_ids(experiment: Experiment, fold: int) -> list[str]:
 def training_frames(experiment: Experiment) -> FrameCache | FrameFolder:
     """The training frames, from the cache that the configuration names or from their files.
 
-    Raises UserError when the data has no depth and the configuration needs some.
+    Asked for before each fold and before its out-of-fold masks: raises UserError when the data has
+    changed since the experiment was begun, and when it lacks depth that the configuration needs.
     """
+    require_same_data(experiment)
     if "depth" in experiment.config.training_kinds:
         require_depth(experiment.input, "train", WITHOUT_DEPTH)
     if experiment.config.train.cache is None:
@@ -272,7 +279,8 @@ def _require_same(before: Experiment, now: Experiment, files: Facts) -> None:
         raise UserError(f"{now.folder}: begun with another configuration ({shown}); {way_out}")
     changed = differences(_known_files(before.folder), files)
     if fold_hash(before.table) != fold_hash(now.table) or changed:
-        first = f"{changed[0]} differs, {len(changed)} such files; " if changed else ""
+        count = f"{changed[0]} differs, {len(changed)} such files; " if changed else ""
+        first = count or "the scenes of its images differ; "
         raise UserError(
             f"{now.folder}: begun with other data ({first}{before.input}, now {now.input}); "
             f"{way_out}"
