@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from nyuseg.inference.probe import require_possible
 
     require_possible(config)
-    require_clean(root)
+    require_clean(root, depth="depth" in config.training_kinds)
     require_training_depth(root, config)
     from nyuseg.training.pipeline import train
 

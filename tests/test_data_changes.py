@@ -74,10 +74,14 @@ def commands(work: Path, *given: str) -> list:
 @pytest.mark.slow
 def test_a_label_corrected_in_place_is_seen_by_training_and_by_every_score(work: Path) -> None:
     path = correct_label(work)
-    with pytest.raises(UserError, match=r"begun with other data \(label/900003 differs, 1 such"):
+    with pytest.raises(
+        UserError, match=r"begun with other data \(label/900003 differs, in all 1\)"
+    ):
         train_folds.main(arguments(work))
     for command in commands(work):
-        with pytest.raises(UserError, match=rf"{path}: changed since demo was trained \(1 such"):
+        with pytest.raises(
+            UserError, match=rf"{path}: changed since demo was trained \(in all 1\)"
+        ):
             command()
     train_folds.main([*arguments(work), "--fresh"])
     require_same_data(open_experiment("demo", work / "oof"))
@@ -130,7 +134,7 @@ def test_a_blend_is_scored_on_the_labels_of_its_members(work: Path) -> None:
     compare.main([*pair, "--input", str(work / "new")])
     shutil.copytree(work / "new", work / "data")
     path = correct_label(work)  # In the copy alone.
-    with pytest.raises(UserError, match=rf"{path}: changed since demo was trained \(1 such"):
+    with pytest.raises(UserError, match=rf"{path}: changed since demo was trained \(in all 1\)"):
         compare.main(pair)
 
 
@@ -157,7 +161,7 @@ def test_a_label_corrected_between_two_folds_stops_the_second(work: Path, monkey
 def test_other_scenes_are_named_as_what_differs(work: Path) -> None:
     table = work / "data/scenes.csv"
     table.write_text(table.read_text().replace("900003,b,", "900003,c,"))
-    with pytest.raises(UserError, match=r"begun with other data \(the scenes of its images"):
+    with pytest.raises(UserError, match=r"begun with other data \(the scenes differ\)"):
         train_folds.main(arguments(work))
 
 

@@ -11,7 +11,7 @@ import train_folds
 from nyuseg.config.loading import load_config, parse_config
 from nyuseg.config.schema import Data
 from nyuseg.data.depth import to_millimetres
-from nyuseg.data.depth_check import sample
+from nyuseg.data.depth_check import sample, sample_lines
 from nyuseg.data.frame_cache import open_cache
 from nyuseg.data.frames import FrameFolder, frame_path, list_ids, read_depth, write_png
 from nyuseg.dataloading.dataset import PredictionSet, TrainingSet
@@ -109,6 +109,46 @@ def test_a_scale_that_nothing_explains_is_said_without_a_guess(tmp_path: Path, c
     # One number throughout: 0.03 m, or 0.3 m in centimetres, or 30 m in metres.
     warnings = [line for line in check(root, capsys) if "!!" in line]
     assert warnings and all("the millimetres that a step" in line for line in warnings)
+
+
+def test_a_unit_and_a_missing_value_are_named_together(tmp_path: Path, capsys) -> None:
+    """65535 in steps of .1 mm is 6.6 m, a depth like others; it is named all the same."""
+
+    def convert(depth: np.ndarray) -> np.ndarray:
+        return np.where(depth, np.minimum(depth.astype(int) * 10, 65000), 65535).astype(np.uint16)
+
+    root = room(tmp_path / "data", convert)
+    unit, missing = "data.depth_unit=0.1", "data.depth_missing=[65535]"
+    warnings = [line for line in check(root, capsys) if "!!" in line]
+    assert warnings and all(unit in line and missing in line for line in warnings)
+    warnings = [line for line in check(root, capsys, unit) if "!!" in line]
+    assert warnings and all(missing in line for line in warnings)
+    assert "!!" not in "".join(check(root, capsys, unit, missing))
+
+
+def test_millimetres_are_proposed_where_another_unit_was_set(tmp_path: Path, capsys) -> None:
+    lines = check(room(tmp_path / "data"), capsys, "data.depth_unit=0.2")
+    assert "--set data.depth_unit=mm !!" in "".join(lines)
+
+
+def test_depth_in_few_levels_gets_no_guess(tmp_path: Path, capsys) -> None:
+    levels = room(tmp_path / "data", lambda depth: (depth // 39).astype(np.uint16))
+    assert "looks like" not in "".join(check(levels, capsys))
+
+
+def test_files_that_are_not_as_in_training_are_to_be_converted(tmp_path: Path) -> None:
+    root = room(tmp_path / "data", scaled(5))
+    ids = list_ids(root, "test")
+    line, warning = sample_lines(root, "test", ids, Data(), trained=True)
+    assert line.startswith("depth: median") and "--set" not in warning
+    assert "other depth than the training's (data.depth_unit mm)" in warning
+    assert len(sample_lines(root, "test", ids, Data(depth_unit=0.2), trained=True)) == 1
+
+
+def test_depth_that_is_zero_throughout_is_said_aloud(tmp_path: Path) -> None:
+    root = room(tmp_path / "data", np.zeros_like)
+    _, warning = sample_lines(root, "train", list_ids(root, "train"), Data())
+    assert warning.startswith("!! no depth at any pixel") and "depth_head=false" in warning
 
 
 def test_a_sample_is_even_and_the_same_each_time() -> None:
@@ -214,4 +254,4 @@ def test_an_experiment_in_another_unit_is_the_one_in_millimetres(tmp_path: Path,
     # The test depth of the other folder, in a unit that training did not know.
     output = ["--submissions", str(tmp_path / "odd"), "--input", str(tmp_path / "sun")]
     infer.main(["--experiment", "demo", "--oof", str(tmp_path / "oof_plain"), *output])
-    assert "!! depth in another unit?" in capsys.readouterr().out
+    assert "!! these files hold other depth than the training's" in capsys.readouterr().out

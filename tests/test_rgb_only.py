@@ -16,8 +16,8 @@ import score
 import train_folds
 import tta_search
 from nyuseg.data.frame_cache import cache_bytes
-from nyuseg.data.frames import read_image, stored_kinds
-from nyuseg.data.integrity import quick_check
+from nyuseg.data.frames import frame_path, read_image, stored_kinds
+from nyuseg.data.integrity import quick_check, require_clean
 from nyuseg.demo.data import write_demo
 from nyuseg.kaggle.kernel import run
 from nyuseg.kaggle.kernel_check import mount
@@ -152,3 +152,13 @@ def test_a_depth_head_needs_depth_to_learn_but_not_to_predict(work: Path, tmp_pa
     assert predict(tmp_path, "head").is_dir()
     with pytest.raises(UserError, match=rf"data/test/depth: no depth images; .*{WAY_OUT}"):
         train(tmp_path, "data", "needy")
+
+
+def test_depth_at_fault_that_nothing_needs_can_be_moved_away(tiny_folder, tmp_path: Path) -> None:
+    ids = tiny_folder(tmp_path, [(32, 48)] * 3)
+    frame_path(tmp_path, "train", "depth", ids[1]).unlink()
+    with pytest.raises(UserError, match=r"missing; .* move the folder depth/ away to do without"):
+        require_clean(tmp_path, depth=False)
+    with pytest.raises(UserError, match=r"missing; only image and label of") as caught:
+        require_clean(tmp_path)
+    assert "move" not in str(caught.value)

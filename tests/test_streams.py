@@ -61,6 +61,14 @@ def test_an_error_with_closed_streams_is_an_exit_code(tmp_path: Path, closing: s
     assert run.returncode == 1 and b"Traceback" not in run.stderr
 
 
+def test_a_full_disk_behind_the_output_ends_nothing(tiny_folder, tmp_path: Path) -> None:
+    tiny_folder(tmp_path / "data", [(32, 48)] * 2)
+    command = script("prepare_data.py", "check", "--input", str(tmp_path / "data"))
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE)
+    assert run.returncode == 0 and not run.stderr
+
+
 def test_a_terminal_without_letters_gets_escapes(tmp_path: Path) -> None:
     folder = tmp_path / "Küche"
     (folder / "train/image").mkdir(parents=True)

@@ -185,8 +185,8 @@ def require_same_data(experiment: Experiment) -> None:
         if changed:
             path = paths.get(changed[0], experiment.input / "train" / changed[0])
             raise UserError(
-                f"{path}: changed since {member.config.name} was trained ({len(changed)} such "
-                "files); bring it back, or train again with --fresh or under another name"
+                f"{path}: changed since {member.config.name} was trained (in all {len(changed)}); "
+                "bring it back, or train again with --fresh or under another name"
             )
         if now != known:
             with suppress(OSError):  # Only to be faster the next time.
@@ -279,12 +279,10 @@ def _require_same(before: Experiment, now: Experiment, files: Facts) -> None:
         raise UserError(f"{now.folder}: begun with another configuration ({shown}); {way_out}")
     changed = differences(_known_files(before.folder), files)
     if fold_hash(before.table) != fold_hash(now.table) or changed:
-        count = f"{changed[0]} differs, {len(changed)} such files; " if changed else ""
-        first = count or "the scenes of its images differ; "
-        raise UserError(
-            f"{now.folder}: begun with other data ({first}{before.input}, now {now.input}); "
-            f"{way_out}"
-        )
+        what = f"{changed[0]} differs, in all {len(changed)}" if changed else "the scenes differ"
+        places = [str(one.input.resolve()) for one in (before, now)]
+        moved = "" if places[0] == places[1] else f"; {places[0]}, now {places[1]}"
+        raise UserError(f"{now.folder}: begun with other data ({what}{moved}); {way_out}")
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -12,8 +12,11 @@ from nyuseg.utils.progress import progress
 
 SAMPLE = 32  # Frames that tell enough before training or predicting.
 MOST, FREQUENT = 0.5, 0.01  # Of the pixels with a depth.
-# Metres x 10000 and x 5000, centimetres, metres.
-STEPS = (0.1, 0.2, 10.0, 1000.0)
+# Metres x 10000 and x 5000, millimetres, centimetres, metres.
+STEPS = (0.1, 0.2, 1.0, 10.0, 1000.0)
+LARGEST = 2**16 - 1  # Where it is frequent it stands for missing, whatever it would mean.
+# Where the median of the depth of rooms lies, in metres.
+LIKELY = (1.2, 6.0)
 _UNITS = "the millimetres that a step of its numbers stands for"
 # Sensors of rooms see about this far: the middle of the range, in ratios.
 USUAL = (DEPTH_MIN * DEPTH_MAX) ** 0.5
@@ -37,13 +40,23 @@ def sample(ids: Sequence[str], count: int = SAMPLE) -> list[str]:
     return [ids[place] for place in places]
 
 
-def depth_lines(counts: np.ndarray, data: Data, what: str) -> list[str]:
-    """What the depth looks like in one line, and a warning in each more; counts: count_values."""
+def depth_lines(counts: np.ndarray, data: Data, what: str, trained: bool = False) -> list[str]:
+    """What the depth looks like in one line, and a warning in each more; counts: count_values.
+
+    trained: the settings are fixed by a training, so that only other files would do.
+    """
     median, outside = _spread(counts, data)
     missing = 1 - _with_depth(counts, data).sum() / max(1, counts.sum())
     seen = "no pixel has any" if median is None else f"median {median:.2f} m, {outside:.1%} outside"
     seen += "" if median is None else f" {DEPTH_MIN} to {DEPTH_MAX:g} m, {missing:.1%} missing"
-    return [f"depth: {seen} ({what})", *_warnings(counts, data)]
+    warnings = _warnings(counts, data)
+    if trained and warnings:
+        unit = data.depth_unit if isinstance(data.depth_unit, str) else f"{data.depth_unit:g} mm"
+        warnings = [
+            f"!! these files hold other depth than the training's (data.depth_unit {unit}): "
+            f"{seen}; convert them to it !!"
+        ]
+    return [f"depth: {seen} ({what})", *warnings]
 
 
 def folder_lines(root: Path, data: Data) -> list[str]:
@@ -61,12 +74,13 @@ def folder_lines(root: Path, data: Data) -> list[str]:
     return lines
 
 
-def sample_lines(root: Path, split: str, ids: Sequence[str], data: Data) -> list[str]:
+def sample_lines(
+    root: Path, split: str, ids: Sequence[str], data: Data, trained: bool = False
+) -> list[str]:
     """depth_lines of a sample of frames."""
     some = sample(ids)
-    return depth_lines(
-        count_values(root, split, some), data, f"{split}, {len(some)} of {len(ids)} frames"
-    )
+    what = f"{split}, {len(some)} of {len(ids)} frames"
+    return depth_lines(count_values(root, split, some), data, what, trained)
 
 
 def _with_depth(counts: np.ndarray, data: Data) -> np.ndarray:
@@ -97,13 +111,17 @@ def _warnings(counts: np.ndarray, data: Data) -> list[str]:
     missing = tuple(sorted({*data.depth_missing, *extremes}))
     mended = data.model_copy(update={"depth_missing": missing})
     median, outside = _spread(counts, mended)
-    if median is not None and outside > MOST:
+    if median is None:
+        return [f"!! no depth at any pixel; {WITHOUT_DEPTH} !!"]
+    listed = ",".join(map(str, missing))
+    also = f" --set 'data.depth_missing=[{listed}]'" if extremes else ""
+    if outside > MOST:
         unit = _likely_unit(counts, mended)
         advice = f"set data.depth_unit, {_UNITS}, or convert the files"
         if unit is not None:
             name = "SUN RGB-D" if unit == "sunrgbd" else f"steps of {unit:g} mm"
-            value = unit if isinstance(unit, str) else f"{unit:g}"
-            advice = f"looks like {name}: --set data.depth_unit={value}"
+            value = unit if isinstance(unit, str) else "mm" if unit == 1 else f"{unit:g}"
+            advice = f"looks like {name}: --set data.depth_unit={value}{also}"
         return [
             f"!! depth in another unit? {outside:.1%} of it lies outside {DEPTH_MIN} to "
             f"{DEPTH_MAX:g} m, its median is {median:.4g} m; {advice} !!"
@@ -112,20 +130,22 @@ def _warnings(counts: np.ndarray, data: Data) -> list[str]:
     if extremes:
         known = _with_depth(counts, data)
         share = known[list(extremes)].sum() / known.sum()
-        listed = ",".join(map(str, missing))
         return [
             f"!! {share:.1%} of the depth is the extreme value {' or '.join(map(str, extremes))}, "
-            f"which may stand for missing: --set 'data.depth_missing=[{listed}]' !!"
+            f"which may stand for missing:{also} !!"
         ]
     return []
 
 
 def _frequent_extremes(counts: np.ndarray, data: Data) -> list[int]:
-    """Lowest and highest stored number, where it is frequent and no depth of a room."""
+    """Lowest and highest stored number, where it is frequent and no depth of a room.
+
+    A sensor's own farthest depth is frequent, too; only the largest number of all is never one.
+    """
     known, metres = _with_depth(counts, data), _metres(data)
     found = np.flatnonzero(known)
     ends = sorted({int(found[0]), int(found[-1])}) if found.size > 2 else []
-    odd = [end for end in ends if not DEPTH_MIN <= metres[end] <= DEPTH_MAX]
+    odd = [e for e in ends if e == LARGEST or not DEPTH_MIN <= metres[e] <= DEPTH_MAX]
     return [end for end in odd if known[end] > FREQUENT * known.sum()]
 
 
@@ -138,6 +158,6 @@ def _likely_unit(counts: np.ndarray, data: Data) -> str | float | None:
     # Whole centimetres or metres can end so, too.
     for unit in ("sunrgbd", *STEPS) if rotated else STEPS:
         median, outside = _spread(counts, data.model_copy(update={"depth_unit": unit}))
-        if median is not None and outside < MOST and DEPTH_MIN <= median <= DEPTH_MAX:
+        if median is not None and outside < MOST and LIKELY[0] <= median <= LIKELY[1]:
             ranked.append((unit != "sunrgbd", abs(np.log(median / USUAL)), unit))
     return min(ranked)[2] if ranked else None

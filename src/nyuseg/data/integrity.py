@@ -76,12 +76,12 @@ def full_check(root: Path) -> list[Fault]:
     return _in_order(faults)
 
 
-def require_clean(root: Path, splits: Sequence[str] = SPLITS) -> None:
+def require_clean(root: Path, splits: Sequence[str] = SPLITS, depth: bool = True) -> None:
     """Raise UserError, one line with the first fault of `quick_check` that stands in the way.
 
     Of train and test, test is only looked at: it stops what predicts, not training. What stops
     nothing is printed in one line: faults of test, a scene in train and in test (no fold is touched
-    by it), a text among the frames.
+    by it), a text among the frames. depth: whether any is needed.
     """
     faults = quick_check(root, splits)
     if "train" in splits:
@@ -90,7 +90,11 @@ def require_clean(root: Path, splits: Sequence[str] = SPLITS) -> None:
             replace(fault, stops=fault.stops and not {*fault.path.parents} & {*spared})
             for fault in faults
         ]
-    refuse(faults, f"run 'python src/prepare_data.py check --input {shlex.quote(str(root))}'")
+    command = f"run 'python src/prepare_data.py check --input {shlex.quote(str(root))}'"
+    first = next((fault for fault in faults if fault.stops), None)
+    if not depth and first and "depth" in (first.path.name, first.path.parent.name):
+        command += "; nothing here needs depth: move the folder depth/ away to do without"
+    refuse(faults, command)
 
 
 def image_sizes(root: Path, split: str) -> set[tuple[int, int]]:

@@ -168,7 +168,10 @@ def check(
         working = run_kernel(kernel, place, inputs)
         share = agreement(working, expected)
         if share < 0.999 or (precision == "fp32" and not _same_bytes(working, expected)):
-            raise UserError(f"{layout}: only {share:.4%} of the pixels are those of {expected}")
+            hint = "" if precision == "fp32" else "; package with --precision fp32 to see whether "
+            hint += "half precision alone does it" if hint else ""
+            what = f"only {share:.4%} of the pixels are those of {expected}"
+            raise UserError(f"{layout}: {what}{hint}")
         lines.append(f"{layout:18}{LAYOUTS[layout]:28}{share:.4%} equal pixels")
         print(lines[-1], flush=True)
         isolated = bool(isolation(inputs))

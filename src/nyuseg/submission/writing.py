@@ -91,7 +91,7 @@ def write_submission(
     config = predictor.config
     if predictor.frames(frames).depth:
         root, split = frames.source.root, frames.source.split
-        for line in sample_lines(root, split, frames.ids, config.data)[1:]:
+        for line in sample_lines(root, split, frames.ids, config.data, trained=True)[1:]:
             print(line, flush=True)
     sizes, digests, pixels = _write_files(predictor, frames, folder, formats, watch)
     for name in formats:

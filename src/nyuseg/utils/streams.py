@@ -7,14 +7,15 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-# The reader of a pipe is gone, or the terminal.
-GONE = (errno.EPIPE, errno.EIO)
+# The reader of a pipe is gone, or the terminal, or the disk of a log is full.
+GONE = (errno.EPIPE, errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
 
 class Lasting:
-    """A text stream that falls silent when its reader is gone.
+    """A text stream that falls silent when nobody can read it any more.
 
-    Hours of work must not end because 'head' has seen enough, or a terminal was closed.
+    Hours of work must not end because 'head' has seen enough, a terminal was closed or the disk of
+    a log is full.
     """
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
