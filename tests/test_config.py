@@ -9,6 +9,7 @@ import yaml
 from nyuseg.config.loading import dump_config, load_config, parse_config
 from nyuseg.config.schema import Config
 from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import PROJECT
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 EXP060 = CONFIGS / "exp060.yaml"
@@ -396,3 +397,9 @@ def test_an_anchor_is_merged_as_ever(write) -> None:
         "identity",
         "horizontal_flip",
     ]
+
+
+@pytest.mark.parametrize("setting", ["data.size=48", "data.depth_missing=65535"])
+def test_one_value_where_a_list_belongs_says_so(setting: str) -> None:
+    with pytest.raises(UserError, match=rf"{setting.partition('=')[0]}: expected a list, such as"):
+        load_config(PROJECT / "configs/exp060.yaml", [setting])

@@ -174,8 +174,6 @@ def test_an_encoder_built_for_one_size_is_trained_and_loaded_as_the_same(tmp_pat
         ("tu-hrnet_w18_small", "deeplabv3plus", "use model.decoder=fpn or upernet or unet"),
         ("tu-nest_tiny", "fpn", "square inputs); use another encoder or data.size"),
         ("tu-vit_tiny_patch16_224", "unet", "pattern.); use another encoder or data.size"),
-        ("resnet7", "unet", "use another encoder"),
-        ("tu-resnet7", "unet", "Unknown model (resnet7)"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(encoder: str, decoder: str, words: str) -> None:
@@ -262,3 +260,9 @@ def test_a_file_that_is_no_state_dict_is_one_line(tmp_path: Path, content) -> No
     torch.save(content, tmp_path / "odd.pth")
     with pytest.raises(UserError, match="not a dict of tensors"):
         build_model(config(encoder_weights=str(tmp_path / "odd.pth")))
+
+
+@pytest.mark.parametrize("name", ["tu-resnet7", "resnet7"])
+def test_an_unknown_encoder_is_called_unknown(name: str) -> None:
+    with pytest.raises(UserError, match=rf"^model\.encoder: {name} is unknown; any encoder of"):
+        require_network(sized(name, "unet"))

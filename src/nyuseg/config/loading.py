@@ -86,6 +86,8 @@ def parse_config(values: dict[str, Any], source: str) -> Config:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "tuple_type":
+            message = "expected a list, such as [1, 2]"
         where = f"{key}: " if key else ""
         raise UserError(f"{source}: {where}{message} (given: {first['input']!r:.80})") from None
 

@@ -9,6 +9,8 @@ from nyuseg.models.device import pick_device, require_compiler
 from nyuseg.models.network import network_fault
 from nyuseg.utils.errors import UserError
 
+# How timm and segmentation-models-pytorch say that there is no such encoder.
+UNKNOWN = ("Unknown model", "Wrong encoder name")
 DECODERS = get_args(Model.model_fields["decoder"].annotation)
 
 
@@ -28,6 +30,11 @@ def require_network(config: Config) -> None:
     if reason is None:
         require_views(config, config.predict.views)
         return
+    if reason.startswith(UNKNOWN):
+        raise UserError(
+            f"model.encoder: {config.model.encoder} is unknown; any encoder of "
+            "segmentation-models-pytorch will do, or tu- and the name of a model of timm"
+        )
     height, width = config.data.size
     usable = [name for name in DECODERS if network_fault(_with_decoder(config, name)) is None]
     advice = f"use model.decoder={' or '.join(usable)}" if usable else "use another"
