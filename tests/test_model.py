@@ -266,3 +266,16 @@ def test_a_file_that_is_no_state_dict_is_one_line(tmp_path: Path, content) -> No
 def test_an_unknown_encoder_is_called_unknown(name: str) -> None:
     with pytest.raises(UserError, match=rf"^model\.encoder: {name} is unknown; any encoder of"):
         require_network(sized(name, "unet"))
+
+
+def test_weights_are_loaded_though_the_encoder_refuses_to_run_without_memory(monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError
+
+    wish = sized("tu-resnet10t", "unet", (96, 64))
+    model = build_model(wish).eval()
+    monkeypatch.setattr(nyuseg.models.network, "find_pairs", refuse)
+    found = load_network(wish, model.state_dict())
+    image = torch.ones(1, 4, 96, 64)
+    with torch.no_grad():
+        assert torch.equal(found(image)["logits"], model(image)["logits"])
