@@ -33,6 +33,6 @@ def write_metrics(path: Path, history: list[dict[str, Any]]) -> None:
     write_text(path, text.getvalue())
 
 
-def number(value: float | None) -> str:
+def number(value: float | None, digits: int = 4) -> str:
     """A score or a loss as text; '-' where nothing counted."""
-    return "-" if value is None else f"{value:.4f}"
+    return "-" if value is None else f"{value:.{digits}f}"

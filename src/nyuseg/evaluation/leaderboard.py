@@ -10,6 +10,7 @@ from nyuseg.data.classes import CLASS_NAMES, NUM_CLASSES
 from nyuseg.data.folds import short_notice
 from nyuseg.data.frames import read_label
 from nyuseg.data.listing import list_files, refuse
+from nyuseg.evaluation.history import number
 from nyuseg.evaluation.metrics import confusion_matrix, summarize
 from nyuseg.submission.formats import FILES, read_masks
 from nyuseg.utils.errors import UserError
@@ -68,13 +69,13 @@ def score_table(scores: list[dict[str, Any]]) -> str:
         out_of_fold = (score["manifest"].get("cv") or {}).get("miou")
         tag = short_notice(score["manifest"].get("notice"))
         lines.append(
-            f"{score['name']:{width}}{_number(score['miou']):>8}"
-            f"{_number(score['pixel_accuracy']):>11}{_number(out_of_fold):>10}  {tag}".rstrip()
+            f"{score['name']:{width}}{number(score['miou']):>8}"
+            f"{number(score['pixel_accuracy']):>11}{number(out_of_fold):>10}  {tag}".rstrip()
         )
     if len(scores) == 1:
         lines.append("")
         for name, iou in zip(CLASS_NAMES, scores[0]["class_iou"], strict=True):
-            lines.append(f"{name:{width}}{_number(iou):>8}")
+            lines.append(f"{name:{width}}{number(iou):>8}")
     return "\n".join(lines)
 
 
@@ -93,7 +94,3 @@ def _mean(single: list[dict[str, Any]], name: str) -> dict[str, Any]:
         known = [score[key] for score in single if score[key] is not None]
         means[key] = float(np.mean(known)) if known else None
     return {"name": name, "manifest": single[0]["manifest"], **means}
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from nyuseg.data.classes import CLASS_NAMES
+from nyuseg.evaluation.history import number
 
 # Reported by the author of Exp060 (validation of one random split, NYUv2, epoch 22).
 EXP060_MIOU = 0.6228
@@ -25,19 +26,21 @@ def cv_table(result: dict[str, Any]) -> str:
     lines += ["", f"{'':16}{'this run':>10}  {'Exp060 as reported (NYUv2, random split)':>42}"]
     reported = dict(zip(CLASS_NAMES, EXP060_IOU, strict=True))
     for name, iou in result["class_iou"].items():
-        lines.append(f"{name:16}{_number(iou):>10}  {reported[name]:>42.3f}")
+        lines.append(f"{name:16}{number(iou, 3):>10}  {reported[name]:>42.3f}")
     lines += [
-        f"{'mIoU':16}{_number(result['miou'], 4):>10}  {EXP060_MIOU:>42.4f}",
-        f"{'pixel accuracy':16}{_number(result['pixel_accuracy'], 4):>10}"
+        f"{'mIoU':16}{number(result['miou']):>10}  {EXP060_MIOU:>42.4f}",
+        f"{'pixel accuracy':16}{number(result['pixel_accuracy']):>10}"
         f"  {EXP060_PIXEL_ACCURACY:>42.4f}",
     ]
-    lines.append(f"{'depth MAE (m)':16}{_number(result['depth_mae_m']):>10}  {'not reported':>42}")
+    lines.append(
+        f"{'depth MAE (m)':16}{number(result['depth_mae_m'], 3):>10}  {'not reported':>42}"
+    )
     lines += ["", "fold  images    mIoU  pixel acc  best epoch  best mIoU  last mIoU"]
     for row in result["folds"]:
         lines.append(
-            f"{row['fold']:>4}  {row['images']:>6}  {_number(row['miou'], 4):>6}"
-            f"  {_number(row['pixel_accuracy'], 4):>9}  {row['best_epoch']:>10}"
-            f"  {_number(row['best_miou'], 4):>9}  {_number(row['last_miou'], 4):>9}"
+            f"{row['fold']:>4}  {row['images']:>6}  {number(row['miou']):>6}"
+            f"  {number(row['pixel_accuracy']):>9}  {row['best_epoch']:>10}"
+            f"  {number(row['best_miou']):>9}  {number(row['last_miou']):>9}"
         )
     return "\n".join([*lines, "", *_checkpoint_lines(result)])
 
@@ -49,21 +52,21 @@ def _checkpoint_lines(result: dict[str, Any]) -> list[str]:
         gain = scores["over_last"] or dict.fromkeys(("value", "low", "high", "p_above"))
         interval = f"{_signed(gain['low'])} .. {_signed(gain['high'])}"
         lines.append(
-            f"{kind:10}  {_number(scores['miou'], 4):>6}  {_number(scores['pixel_accuracy'], 4):>9}"
+            f"{kind:10}  {number(scores['miou']):>6}  {number(scores['pixel_accuracy']):>9}"
             f"  {_signed(gain['value']):>9}  {'-' if gain['low'] is None else interval:>24}"
-            f"  {_number(gain['p_above']):>12}{'  (optimistic)' if kind == 'best' else ''}"
+            f"  {number(gain['p_above'], 3):>12}{'  (optimistic)' if kind == 'best' else ''}"
         )
     pooled = {kind: scores["miou"] for kind, scores in result["checkpoints"].items()}
     lines.append(
-        f"pooled mIoU of the best epochs {_number(pooled['best'], 4)} (chosen on the images they "
-        f"are scored on: optimistic), of the last epochs {_number(pooled['last'], 4)}"
+        f"pooled mIoU of the best epochs {number(pooled['best'])} (chosen on the images they "
+        f"are scored on: optimistic), of the last epochs {number(pooled['last'])}"
     )
     luck = result["optimism"]
     lines.append(
         "optimism of that choice: -"
         if luck is None
         else f"optimism of that choice: {_signed(luck['optimism'])}; chosen on one half of a fold's"
-        f" rooms and scored on the other, epochs reach {_number(luck['other'], 4)}, "
+        f" rooms and scored on the other, epochs reach {number(luck['other'])}, "
         f"{_signed(luck['gain'])} over the last ones"
     )
     return lines
@@ -76,10 +79,10 @@ def blend_table(result: dict[str, Any]) -> str:
     lines = [f"{'out-of-fold':{width}}{'mIoU':>8}{'fitted':>9}{'used':>9}{'temperature':>13}"]
     for row in rows:
         used = f"{row['fitted']:9.3f}{row['weight']:9.3f}{row['temperature']:13g}"
-        lines.append(f"{row['experiment']:{width}}{_number(row['miou'], 4):>8}{used}")
+        lines.append(f"{row['experiment']:{width}}{number(row['miou']):>8}{used}")
     lines += [
-        f"{'equal weights':{width}}{_number(result['miou']['equal'], 4):>8}",
-        f"{'fitted, nested':{width}}{_number(result['miou']['fitted'], 4):>8}  "
+        f"{'equal weights':{width}}{number(result['miou']['equal']):>8}",
+        f"{'fitted, nested':{width}}{number(result['miou']['fitted']):>8}  "
         f"{difference_text(result['advantage'])} over equal weights",
         f"(judged on the rooms that chose them they would be {result['optimism']:.4f} better)",
         "",
@@ -103,10 +106,6 @@ def difference_text(estimate: dict[str, float]) -> str:
     # Adding 0 turns a rounded -0 into 0.
     value, low, high = (round(estimate[key], 4) + 0.0 for key in ("value", "low", "high"))
     return f"{value:+.4f} [{low:+.4f}..{high:+.4f}]"
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _signed(value: float | None) -> str:
