@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tiny_data import write_tiny_folder
 
 import blend
 import compare
@@ -30,8 +31,6 @@ def arguments(work: Path, *more: str, data: str = "data") -> list[str]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """A finished experiment and a second one of the same data."""
-    from conftest import write_tiny_folder
-
     work = tmp_path_factory.mktemp("made")
     write_tiny_folder(work / "data", [(32, 48)] * 6, list("aabbcc"), [(32, 48)] * 2)
     train_folds.main(arguments(work))

@@ -391,7 +391,7 @@ def test_namespaces_are_probed_without_leaving_anything(tmp_path: Path) -> None:
 
 # The command, with the real client and a server of our own
 
-CLIENT = f"{sys.executable} {Path(__file__).with_name('kaggle_local.py')}"
+CLIENT = f"{sys.executable} {PROJECT / 'tests/helpers/kaggle_local.py'}"
 
 
 def push_command(work: Path, home: Path, port: int, **more: str) -> subprocess.CompletedProcess:

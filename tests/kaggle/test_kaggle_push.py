@@ -16,9 +16,9 @@ from nyuseg.kaggle import client as kaggle_client
 from nyuseg.kaggle.metadata import dataset_metadata, kernel_metadata
 from nyuseg.kaggle.push import push, push_dataset, push_kernel, submit
 from nyuseg.utils.errors import UserError
-from nyuseg.utils.files import write_json
+from nyuseg.utils.files import PROJECT, write_json
 
-LOCAL = Path(__file__).with_name("kaggle_local.py")
+LOCAL = PROJECT / "tests/helpers/kaggle_local.py"
 CLIENT = f"{shlex.quote(sys.executable)} {shlex.quote(str(LOCAL))}"
 KEY = "5ecret0f32hexadecimaldigits00000"
 DATASET, KERNEL = "alice/nyuv2-weights", "alice/nyuv2-inference"

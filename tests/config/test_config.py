@@ -11,7 +11,7 @@ from nyuseg.config.schema import Config
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 EXP060 = CONFIGS / "exp060.yaml"
 
 

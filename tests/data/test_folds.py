@@ -19,7 +19,7 @@ from nyuseg.data.folds import (
 )
 from nyuseg.utils.errors import UserError
 
-ROOMS = Path(__file__).resolve().parents[2] / "shared/data/rooms"
+ROOMS = Path(__file__).resolve().parents[3] / "shared/data/rooms"
 
 
 @pytest.fixture(scope="module")
