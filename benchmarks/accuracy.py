@@ -31,7 +31,8 @@ from nyuseg.dataloading.dataset import PredictionSet
 from nyuseg.dataloading.inputs import network_images
 from nyuseg.dataloading.loader import collate
 from nyuseg.evaluation.metrics import confusion_matrix, summarize
-from nyuseg.experiment import Experiment, open_experiment, training_frames
+from nyuseg.experiment.folder import Experiment, open_experiment
+from nyuseg.experiment.training_data import training_frames
 from nyuseg.inference.grid import from_grid, to_mask
 from nyuseg.inference.loading import load_predictor
 from nyuseg.models.atrous import AtrousDepthwise

@@ -22,7 +22,9 @@ from nyuseg.dataloading.dataset import TrainingSet
 from nyuseg.dataloading.inputs import training_inputs
 from nyuseg.dataloading.loader import iterate, make_loader
 from nyuseg.demo.data import write_demo
-from nyuseg.experiment import Experiment, create_experiment, open_experiment, training_frames
+from nyuseg.experiment.creation import create_experiment
+from nyuseg.experiment.folder import Experiment, open_experiment
+from nyuseg.experiment.training_data import training_frames
 from nyuseg.inference.ensemble import Ensemble
 from nyuseg.models.device import autocast_dtype, pick_device, pick_devices
 from nyuseg.models.network import build_model

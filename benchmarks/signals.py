@@ -32,7 +32,7 @@ import infer
 import train_folds
 from nyuseg.data.folds import fold_hash
 from nyuseg.demo.data import write_demo
-from nyuseg.experiment import open_experiment
+from nyuseg.experiment.folder import open_experiment
 from nyuseg.training.checkpoint import load_latest
 from nyuseg.utils import cli
 from nyuseg.utils.errors import UserError

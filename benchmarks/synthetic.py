@@ -9,7 +9,8 @@ import numpy as np
 from nyuseg.config.loading import parse_config
 from nyuseg.data.frames import KINDS, png_path, write_png
 from nyuseg.data.letterbox import STRIDE
-from nyuseg.experiment import Experiment, create_experiment
+from nyuseg.experiment.creation import create_experiment
+from nyuseg.experiment.folder import Experiment
 from nyuseg.inference.grid import to_mask
 from nyuseg.utils.files import write_json, write_text
 

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         require_safe_name(text, "--name" if text == name else "experiment")
     from nyuseg.ensembling.blend import blend
     from nyuseg.evaluation.report import blend_table
-    from nyuseg.experiment import open_experiment
+    from nyuseg.experiment.folder import open_experiment
 
     oof = Path(options.oof)
     root = given_input(options)

@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in options.experiment:
         require_safe_name(name, "experiment")
     from nyuseg.analysis.compare import compare
-    from nyuseg.experiment import open_experiment
+    from nyuseg.experiment.folder import open_experiment
 
     oof = Path(options.oof)
     root = given_input(options)

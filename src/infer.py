@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     formats = parse_formats(options.format) if options.format else None
     require_safe_name(options.experiment, "--experiment")
-    from nyuseg.experiment import open_experiment, require_input
+    from nyuseg.experiment.folder import open_experiment
+    from nyuseg.experiment.training_data import require_input
     from nyuseg.models.device import pick_devices
     from nyuseg.submission.writing import infer
 

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def package(options) -> None:
     from nyuseg.data.folds import parse_folds
-    from nyuseg.experiment import open_experiment
+    from nyuseg.experiment.folder import open_experiment
     from nyuseg.kaggle.package import Options, build
     from nyuseg.kaggle.push import push
     from nyuseg.submission.formats import parse_formats

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     require_safe_name(options.experiment, "experiment")
     scales = parse_scales(options.scales)
     from nyuseg.analysis.tta_search import search, view_table
-    from nyuseg.experiment import open_experiment
+    from nyuseg.experiment.folder import open_experiment
     from nyuseg.models.device import pick_device
 
     oof = Path(options.oof)

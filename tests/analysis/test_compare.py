@@ -19,7 +19,8 @@ from nyuseg.data.frames import frame_path, read_label, write_png
 from nyuseg.ensembling.blend import blend
 from nyuseg.evaluation.bootstrap import difference, draw
 from nyuseg.evaluation.oof import image_confusions
-from nyuseg.experiment import FILES, data_files, open_experiment
+from nyuseg.experiment.folder import open_experiment
+from nyuseg.experiment.training_data import FILES, data_files
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import write_bytes, write_json, write_text
 

@@ -14,7 +14,8 @@ import train_folds
 import tta_search
 from nyuseg.data.fingerprint import describe_all, differences, digest
 from nyuseg.data.frames import read_label, write_png
-from nyuseg.experiment import FILES, open_experiment, require_same_data
+from nyuseg.experiment.folder import open_experiment
+from nyuseg.experiment.training_data import FILES, require_same_data
 from nyuseg.training import pipeline
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT, read_json

@@ -21,7 +21,7 @@ import infer
 from nyuseg.config.loading import parse_config
 from nyuseg.data.folds import read_folds
 from nyuseg.data.frames import list_ids
-from nyuseg.experiment import Experiment
+from nyuseg.experiment.folder import Experiment
 from nyuseg.models.release import RELEASE_KEYS, load_release
 from nyuseg.submission.formats import read_masks
 from nyuseg.training.checkpoint import load_checkpoint, load_latest, save_latest
@@ -256,7 +256,7 @@ def test_the_estimate_covers_what_a_run_writes(trained_size: tuple[int, int]) ->
 def trained_size(tmp_path_factory) -> tuple[int, int]:
     import train_folds
     from nyuseg.demo.data import write_demo
-    from nyuseg.experiment import open_experiment
+    from nyuseg.experiment.folder import open_experiment
 
     work = tmp_path_factory.mktemp("space")
     write_demo(work / "data", scenes=4, frames=2, test_scenes=1, size=(48, 64))

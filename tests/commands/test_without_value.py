@@ -24,7 +24,7 @@ from nyuseg.evaluation.leaderboard import score_table
 from nyuseg.evaluation.means import Means, total_loss
 from nyuseg.evaluation.report import difference_text
 from nyuseg.evaluation.validation import require_labels
-from nyuseg.experiment import Experiment, open_experiment, read_oof_ids
+from nyuseg.experiment.folder import Experiment, open_experiment, read_oof_ids
 from nyuseg.training.step import TrainingStep
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT, read_json

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nyuseg.data.folds import _deal_out, fold_table, read_folds, split_by_scene, write_folds
-from nyuseg.experiment import Experiment, open_experiment
+from nyuseg.experiment.folder import Experiment, open_experiment
 from nyuseg.utils.errors import UserError
 
 # Derandomized: the same tables in every run; no deadline: the machine may be busy.

@@ -20,7 +20,7 @@ from nyuseg.data.folds import read_folds, read_scenes, write_folds
 from nyuseg.data.frames import list_ids, read_label
 from nyuseg.data.integrity import full_check
 from nyuseg.demo.data import write_demo
-from nyuseg.experiment import open_experiment, read_oof_ids
+from nyuseg.experiment.folder import open_experiment, read_oof_ids
 from nyuseg.inference.grid import to_mask
 from nyuseg.kaggle.kernel import run
 from nyuseg.submission.formats import read_masks

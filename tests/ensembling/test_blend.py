@@ -24,7 +24,8 @@ from nyuseg.ensembling.candidates import (
 from nyuseg.ensembling.stored import StoredGrids
 from nyuseg.evaluation.metrics import confusion_matrix, mean_iou
 from nyuseg.evaluation.oof import image_confusions
-from nyuseg.experiment import create_experiment, open_experiment
+from nyuseg.experiment.creation import create_experiment
+from nyuseg.experiment.folder import open_experiment
 from nyuseg.submission.writing import cv_scores
 from nyuseg.utils.errors import UserError
 

@@ -18,7 +18,7 @@ from nyuseg.dataloading.dataset import PredictionSet
 from nyuseg.demo.data import write_demo
 from nyuseg.evaluation.metrics import mean_iou
 from nyuseg.evaluation.oof import image_confusions
-from nyuseg.experiment import open_experiment
+from nyuseg.experiment.folder import open_experiment
 from nyuseg.inference.ensemble import Ensemble
 from nyuseg.inference.grid import regrid, to_mask
 from nyuseg.inference.loading import load_folds

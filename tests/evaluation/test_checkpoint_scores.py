@@ -16,7 +16,7 @@ from nyuseg.evaluation.checkpoint_scores import FILE, over_last, read_confusions
 from nyuseg.evaluation.metrics import confusion_matrix, summarize
 from nyuseg.evaluation.optimism import half_sums, optimism, scene_halves
 from nyuseg.evaluation.validation import validate
-from nyuseg.experiment import Experiment
+from nyuseg.experiment.folder import Experiment
 from nyuseg.inference.ensemble import Ensemble
 from nyuseg.inference.predictor import Predictor
 from nyuseg.training.checkpoint import load_checkpoint, save_checkpoint

@@ -22,7 +22,7 @@ from nyuseg.demo.data import write_demo
 from nyuseg.evaluation.checkpoint_scores import read_confusions
 from nyuseg.evaluation.metrics import summarize
 from nyuseg.evaluation.oof import check_pooling, image_confusions, pool
-from nyuseg.experiment import open_experiment
+from nyuseg.experiment.folder import open_experiment
 from nyuseg.inference.grid import to_mask
 from nyuseg.training import fold as fit
 from nyuseg.training.checkpoint import load_checkpoint, save_checkpoint

@@ -18,7 +18,7 @@ from nyuseg.evaluation.bootstrap import Estimate, class_differences, class_score
 from nyuseg.evaluation.metrics import mean_iou, summarize
 from nyuseg.evaluation.oof import check_pooling, image_confusions
 from nyuseg.evaluation.report import difference_text
-from nyuseg.experiment import Experiment
+from nyuseg.experiment.folder import Experiment
 from nyuseg.models.release import WEIGHTS
 from nyuseg.models.tensors import tensor_sizes
 from nyuseg.utils.errors import UserError

@@ -18,7 +18,8 @@ from nyuseg.evaluation.bootstrap import difference
 from nyuseg.evaluation.metrics import confusion_matrix, mean_iou
 from nyuseg.evaluation.oof import check_pooling
 from nyuseg.evaluation.report import difference_text
-from nyuseg.experiment import Experiment, require_same_data, training_frames
+from nyuseg.experiment.folder import Experiment
+from nyuseg.experiment.training_data import require_same_data, training_frames
 from nyuseg.inference.ensemble import Ensemble
 from nyuseg.inference.grid import to_mask
 from nyuseg.inference.probe import require_views

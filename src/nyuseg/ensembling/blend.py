@@ -24,7 +24,8 @@ from nyuseg.evaluation.bootstrap import difference
 from nyuseg.evaluation.metrics import confusion_matrix, mean_iou, summarize
 from nyuseg.evaluation.oof import check_pooling, image_confusions
 from nyuseg.evaluation.report import blend_table
-from nyuseg.experiment import BLEND, Experiment, require_same_data
+from nyuseg.experiment.folder import BLEND, Experiment
+from nyuseg.experiment.training_data import require_same_data
 from nyuseg.models.device import free_memory
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import atomic_folder, read_json, write_json, write_text

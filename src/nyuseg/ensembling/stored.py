@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nyuseg.experiment import Experiment, read_oof_ids
+from nyuseg.experiment.folder import Experiment, read_oof_ids
 from nyuseg.inference.grid import from_grid, regrid, sharpen, to_mask
 from nyuseg.utils.arrays import map_array
 from nyuseg.utils.errors import UserError

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from nyuseg.evaluation.bootstrap import difference
-from nyuseg.experiment import Experiment
+from nyuseg.experiment.folder import Experiment
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import write_bytes
 

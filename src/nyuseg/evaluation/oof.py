@@ -18,12 +18,8 @@ from nyuseg.evaluation.metrics import confusion_matrix, summarize
 from nyuseg.evaluation.optimism import optimism
 from nyuseg.evaluation.report import cv_table
 from nyuseg.evaluation.validation import depth_error
-from nyuseg.experiment import (
-    Experiment,
-    read_oof_ids,
-    require_same_data,
-    training_frames,
-)
+from nyuseg.experiment.folder import Experiment, read_oof_ids
+from nyuseg.experiment.training_data import require_same_data, training_frames
 from nyuseg.inference.ensemble import Ensemble
 from nyuseg.inference.grid import from_grid
 from nyuseg.inference.predictor import Predictor

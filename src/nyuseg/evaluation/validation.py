@@ -12,7 +12,7 @@ from nyuseg.data.frames import FrameFolder
 from nyuseg.dataloading.dataset import PredictionSet
 from nyuseg.evaluation.means import Means, total_loss
 from nyuseg.evaluation.metrics import summarize
-from nyuseg.experiment import Experiment
+from nyuseg.experiment.folder import Experiment
 from nyuseg.inference.grid import from_grid, likeliest
 from nyuseg.inference.predictor import Predictor
 from nyuseg.utils.errors import UserError

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from nyuseg.data.folds import fold_hash
-from nyuseg.experiment import Experiment
+from nyuseg.experiment.folder import Experiment
 from nyuseg.inference.ensemble import Ensemble
 from nyuseg.inference.predictor import Predictor
 from nyuseg.inference.probe import require_views

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from nyuseg.experiment import Experiment
+from nyuseg.experiment.folder import Experiment
 from nyuseg.inference.loading import load_predictor
 from nyuseg.kaggle.kernel import CONFIG, fingerprint_of
 from nyuseg.kaggle.metadata import (

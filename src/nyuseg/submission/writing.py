@@ -13,7 +13,7 @@ from nyuseg.data.classes import CLASS_NAMES, NUM_CLASSES
 from nyuseg.data.depth_check import sample_lines
 from nyuseg.data.frames import FrameFolder, list_ids, require_depth, stored_kinds, write_png
 from nyuseg.dataloading.dataset import PredictionSet
-from nyuseg.experiment import Experiment
+from nyuseg.experiment.folder import Experiment
 from nyuseg.inference.loading import load_predictor
 from nyuseg.inference.predictor import Prediction, Predictor
 from nyuseg.models.device import environment

@@ -8,7 +8,8 @@ import torch
 from nyuseg.data.classes import NUM_CLASSES
 from nyuseg.data.frame_cache import cache_bytes, cache_folder
 from nyuseg.data.letterbox import STRIDE
-from nyuseg.experiment import Experiment, cache_parent
+from nyuseg.experiment.folder import Experiment
+from nyuseg.experiment.training_data import cache_parent
 from nyuseg.models.network import build_model
 from nyuseg.utils.errors import UserError
 

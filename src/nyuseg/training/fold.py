@@ -16,7 +16,8 @@ from nyuseg.evaluation.history import COLUMNS, number, write_metrics
 from nyuseg.evaluation.means import Means, total_loss
 from nyuseg.evaluation.optimism import half_sums
 from nyuseg.evaluation.validation import validate
-from nyuseg.experiment import Experiment, training_frames
+from nyuseg.experiment.folder import Experiment
+from nyuseg.experiment.training_data import training_frames
 from nyuseg.inference.ensemble import Ensemble, NotFiniteError
 from nyuseg.inference.predictor import Predictor
 from nyuseg.models.device import environment

@@ -8,7 +8,8 @@ from nyuseg.data.depth_check import sample_lines
 from nyuseg.evaluation.oof import pool, write_oof
 from nyuseg.evaluation.report import cv_table
 from nyuseg.evaluation.validation import require_labels
-from nyuseg.experiment import Experiment, create_experiment
+from nyuseg.experiment.creation import create_experiment
+from nyuseg.experiment.folder import Experiment
 from nyuseg.models.device import environment, pick_device
 from nyuseg.training.disk_space import require_space
 from nyuseg.training.fold import FoldTrainer, training_ids

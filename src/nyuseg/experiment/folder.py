@@ -1,0 +1,132 @@
+"""The folder of an experiment, oof/<name>/: what it holds and how it is opened."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from nyuseg.config.loading import load_config, override_config
+from nyuseg.config.schema import Config
+from nyuseg.data.folds import (
+    fold_hash,
+    leak_notice,
+    read_folds,
+    short_notice,
+)
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import file_names, read_json
+from nyuseg.utils.locks import only_writer
+
+BLEND = "blend.json"
+PART_KEYS = ("experiment", "weight", "temperature", "weights")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An opened experiment: its folder, configuration, fold table and the data it was made from.
+
+    members: of a blend, what it is made of; empty for an experiment that was trained.
+    """
+
+    folder: Path
+    config: Config
+    table: pd.DataFrame
+    input: Path
+    members: tuple["Part", ...] = ()
+
+    @property
+    def parts(self) -> tuple["Part", ...]:
+        """What predicts: the members of a blend, or the experiment alone."""
+        return self.members or (Part(self),)
+
+    def fold_folder(self, fold: int) -> Path:
+        return self.folder / f"fold_{fold}"
+
+    def mask_path(self, image_id: str) -> Path:
+        """Where the out-of-fold mask of an image lies; see files.file_names."""
+        return self.folder / "masks" / f"{self._file_names[image_id]}.png"
+
+    @cached_property
+    def _file_names(self) -> dict[str, str]:
+        return file_names(self.table["image_id"])
+
+    def ids(self, fold: int, held_out: bool) -> list[str]:
+        """Ids of a fold's validation images, or of its training images."""
+        inside = self.table["fold"] == fold
+        return self.table["image_id"][inside if held_out else ~inside].tolist()
+
+    def is_finished(self, fold: int) -> bool:
+        return (self.fold_folder(fold) / "fold.json").exists()
+
+    def lock(self, fold: int) -> AbstractContextManager[None]:
+        """The lock of a fold: who holds it may write. Raises UserError, naming the holder."""
+        return only_writer(self.folder.with_name(f"{self.folder.name}.fold_{fold}"))
+
+    @property
+    def notice(self) -> str | None:
+        """Why the scores of this experiment are not to be believed; None when they are."""
+        return leak_notice(self.table)
+
+    @property
+    def tag(self) -> str:
+        """The notice in a word or two, to stand beside each score; empty without one."""
+        return short_notice(self.notice)
+
+
+@dataclass(frozen=True)
+class Part:
+    """An experiment and its part in a weighted mean.
+
+    temperature: see grid.sharpen. digests: hash of each fold's weights when they were blended.
+    """
+
+    experiment: Experiment
+    weight: float = 1.0
+    temperature: float = 1.0
+    digests: dict[str, str] | None = None
+
+
+def open_experiment(
+    name: str, oof: Path, overrides: Sequence[str] = (), root: Path | None = None
+) -> Experiment:
+    """Open oof/<name> from its own files alone. Raises UserError when it is absent or broken.
+
+    overrides: `a.b=c` changes of what may change after training, see config.is_free. root: where
+    the data is now, when it is not where it was.
+    """
+    folder = oof / name
+    path = folder / "config.yaml"
+    if not path.exists():
+        found = ", ".join(sorted(p.parent.name for p in oof.glob("*/config.yaml"))) or "none"
+        raise UserError(f"{folder}: no such experiment (found: {found}); train it first")
+    config = override_config(load_config(path), overrides)
+    facts = read_json(folder / "experiment.json", ("input", "folds", "data"))
+    table = read_folds(folder / "folds.csv", config.folds.group, config.folds.count)
+    if fold_hash(table) != facts["folds"]:
+        raise UserError(f"{folder / 'folds.csv'}: changed since training; restore it")
+    members = _read_members(folder, overrides, root) if (folder / BLEND).exists() else ()
+    return Experiment(folder, config, table, root or Path(facts["input"]), members)
+
+
+def _read_members(folder: Path, overrides: Sequence[str], root: Path | None) -> tuple[Part, ...]:
+    path = folder / BLEND
+    rows = read_json(path, ("members",))["members"]
+    try:
+        values = [[row[key] for key in PART_KEYS] for row in rows]
+    except (TypeError, KeyError):
+        raise UserError(f"{path}: not the members of a blend; run src/blend.py again") from None
+    return tuple(
+        Part(open_experiment(name, folder.parent, overrides, root), weight, temperature, digests)
+        for name, weight, temperature, digests in values
+    )
+
+
+def read_oof_ids(experiment: Experiment, fold: int) -> list[str]:
+    """Ids in the order of oof_probs.npy. Raises UserError when the file is missing."""
+    path = experiment.fold_folder(fold) / "oof_ids.txt"
+    if not path.exists():
+        raise UserError(f"{path}: no such file; train fold {fold} again with --fresh")
+    return path.read_text(encoding="utf-8").split("\n")[:-1]
