@@ -1,5 +1,6 @@
 """The Kaggle kernel: what is packaged, how it is found, what it does, and that it is the same."""
 
+import ast
 import hashlib
 import json
 import os
@@ -84,6 +85,27 @@ def test_wheels_are_reproducible_and_their_records_are_right(tmp_path: Path) -> 
                 name, digest, size = line.split(",")
                 assert int(size) == len(archive.read(name)) and digest.startswith("sha256=")
             assert not any("pyc" in name for name in archive.namelist())
+
+
+def test_the_wheel_holds_what_the_kernel_imports_and_nothing_else(tmp_path: Path) -> None:
+    wheel = own_wheel(tmp_path)
+    with zipfile.ZipFile(wheel) as archive:
+        modules = [name[:-3].replace("/", ".") for name in archive.namelist() if name[-3:] == ".py"]
+    modules = [name.removesuffix(".__init__") for name in modules]
+    code = f"import sys\nfor name in {modules}: __import__(name)\n"
+    code += "print([name for name in sys.modules if name.startswith('nyuseg')])"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(wheel)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(ast.literal_eval(done.stdout)) == sorted(modules)
+    unused = ("demo", "training", "analysis", "ensembling.blend", "kaggle.push", "kaggle.package")
+    assert "nyuseg.kaggle.kernel" in modules
+    assert not [name for name in modules if name.removeprefix("nyuseg.").startswith(unused)]
 
 
 def test_compiled_or_absent_packages_are_not_shipped(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ import hashlib
 import zipfile
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, distribution
+from modulefinder import ModuleFinder
 from pathlib import Path
+from typing import Any
 
 from nyuseg import __version__
 from nyuseg.utils.errors import UserError
@@ -13,15 +15,24 @@ from nyuseg.utils.errors import UserError
 # Any fixed date will do: the same files give the same archive.
 _DATE = (1980, 1, 1, 0, 0, 0)
 _WHEEL = "Wheel-Version: 1.0\nGenerator: nyuseg\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+_START = "nyuseg.kaggle.kernel"
+
+
+class _OwnModules(ModuleFinder):
+    """Follows the imports of this library, those inside functions too, and no other's."""
+
+    def import_hook(self, name: str, *rest: Any, **named: Any) -> Any:
+        is_own = name.partition(".")[0] == "nyuseg"
+        return super().import_hook(name, *rest, **named) if is_own else None
 
 
 def own_wheel(folder: Path) -> Path:
-    """Write the wheel of this library into `folder`; returns its path."""
-    package = Path(__file__).parents[1]
-    files = {
-        f"nyuseg/{path.relative_to(package).as_posix()}": path.read_bytes()
-        for path in sorted(package.rglob("*.py"))
-    }
+    """Write what the kernel imports of this library as a wheel into `folder`; returns its path."""
+    source = Path(__file__).parents[2]
+    finder = _OwnModules([str(source)])
+    finder.import_hook(_START)
+    paths = [Path(module.__file__) for module in finder.modules.values()]
+    files = {path.relative_to(source).as_posix(): path.read_bytes() for path in paths}
     info = f"nyuseg-{__version__}.dist-info"
     files[f"{info}/METADATA"] = (
         f"Metadata-Version: 2.1\nName: nyuseg\nVersion: {__version__}\nLicense: MIT\n".encode()
