@@ -16,7 +16,7 @@ class Inner(Record):
 class Outer(Record):
     name: str
     parts: list[Inner]
-    counts: dict[str, int] = {}
+    counts: dict[str, int]
 
 
 def test_a_record_comes_back_equal(tmp_path: Path) -> None:
@@ -28,12 +28,15 @@ def test_a_record_comes_back_equal(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "fault"),
     [
-        ({"name": "a"}, "lacks parts"),
-        ({"parts": []}, "lacks name"),
-        ({}, "lacks name, parts"),
-        ({"name": "a", "parts": [{"low": 1}, {}]}, r"lacks parts\.1\.low"),
-        ({"name": "a", "parts": [{"low": "much"}]}, r"parts\.0\.low: Input should be a valid"),
-        ({"name": "a", "parts": [], "older": 1}, "older: Extra inputs"),
+        ({"name": "a", "counts": {}}, "lacks parts"),
+        ({"parts": [], "counts": {}}, "lacks name"),
+        ({}, "lacks name, parts, counts"),
+        ({"name": "a", "counts": {}, "parts": [{"low": 1}, {}]}, r"lacks parts\.1\.low"),
+        (
+            {"name": "a", "counts": {}, "parts": [{"low": "much"}]},
+            r"parts\.0\.low: Input should be a valid",
+        ),
+        ({"name": "a", "counts": {}, "parts": [], "older": 1}, "older: Extra inputs"),
     ],
 )
 def test_a_fault_is_one_line_that_names_file_and_key(
