@@ -2,7 +2,7 @@
 
 examples:
   python src/blend.py exp060 mine
-  python src/blend.py exp060 mine other --name three --temperature
+  python src/blend.py exp060 mine other --name three
   python src/infer.py --experiment three --tta
 """
 
@@ -17,7 +17,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("experiment", nargs="+", help="folders below --oof, two or more")
     parser.add_argument("--name", help="of the blend; default: blend_ and the members' names")
-    parser.add_argument("--temperature", action="store_true", help="fit one for each member, too")
     add_input(parser)
     add_oof(parser)
     options = parser.parse_args(argv)
@@ -31,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     oof = Path(options.oof)
     root = given_input(options)
     members = [open_experiment(one, oof, root=root) for one in options.experiment]
-    result = blend(members, oof / name, options.temperature)
+    result = blend(members, oof / name)
     print(f"\n{blend_table(result)}")
     notice = members[0].notice
     if notice:

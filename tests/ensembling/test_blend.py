@@ -13,13 +13,10 @@ import blend as script
 from nyuseg.data.frames import frame_path, read_label
 from nyuseg.ensembling.blend import blend
 from nyuseg.ensembling.candidates import (
-    TEMPERATURES,
-    Sample,
+    LabelledPixels,
     candidates,
-    count_pairs,
-    fit_temperatures,
+    mixture_confusions,
     nested,
-    surprise,
 )
 from nyuseg.ensembling.stored import StoredGrids
 from nyuseg.evaluation.metrics import confusion_matrix, mean_iou
@@ -67,13 +64,10 @@ def test_candidates_are_scored_as_their_mixtures_would_be() -> None:
     generator = torch.Generator().manual_seed(3)
     values = torch.rand(3, 13, 5000, generator=generator).softmax(1).half()  # More than a block.
     truth = torch.randint(0, 13, (5000,), generator=generator).to(torch.uint8)
-    weights, heats = np.array([[0.2, 0.5, 0.3], [0, 0, 1]]), (1.0, 0.5, 2.0)
-    found = count_pairs(Sample(values, truth), weights, heats)
+    weights = np.array([[0.2, 0.5, 0.3], [0, 0, 1]])
+    found = mixture_confusions(LabelledPixels(values, truth), weights)
     for row, confusion in zip(weights, found, strict=True):
-        mixed = 0
-        for one, weight, heat in zip(values.double().numpy(), row, heats, strict=True):
-            powers = one ** (1 / heat)
-            mixed = mixed + weight * powers / powers.sum(0)
+        mixed = np.einsum("m,mkn->kn", row, values.double().numpy())
         expected = confusion_matrix(truth.numpy(), mixed.argmax(0).astype(np.uint8))
         assert np.abs(confusion - expected).sum() <= 4  # Ties of float32.
 
@@ -82,32 +76,22 @@ def test_weights_of_a_fold_are_fitted_without_it() -> None:
     """Member 0 is right in folds 0 and 1, member 1 in fold 2."""
     sure = (0.9, 0.8)  # So that equal weights follow member 0.
 
-    def sample(right: int, count: int) -> Sample:
+    def sample(right: int, count: int) -> LabelledPixels:
         truth = torch.arange(count, dtype=torch.uint8) % 13
         values = torch.full((2, 13, count), 0.01)
         values[right, truth.long(), torch.arange(count)] = sure[right]
         values[1 - right, (truth.long() + 1) % 13, torch.arange(count)] = sure[1 - right]
-        return Sample(values.half(), truth)
+        return LabelledPixels(values.half(), truth)
 
-    per_fold, final, facts = nested([sample(0, 130), sample(0, 130), sample(1, 1300)], False)
-    leaning = [mixture.weights[0] >= 0.5 for mixture in per_fold]
+    per_fold, final, facts = nested([sample(0, 130), sample(0, 130), sample(1, 1300)])
+    leaning = [weights[0] >= 0.5 for weights in per_fold]
     assert leaning == [False, False, True]
-    assert final.weights[1] > 0.5
+    assert final[1] > 0.5
     assert facts["optimism"] > 0.5
 
 
-def test_temperatures_of_the_overconfident_rise() -> None:
-    generator = torch.Generator().manual_seed(5)
-    logits = torch.randn(13, 4000, generator=generator) * 2
-    truth = torch.multinomial(logits.softmax(0).T, 1, generator=generator)[:, 0].to(torch.uint8)
-    values = torch.stack([logits.softmax(0), (logits * 2).softmax(0), (logits / 2).softmax(0)])
-    table = surprise(Sample(values.half(), truth))
-    assert table.shape == (len(TEMPERATURES), 3)
-    assert fit_temperatures(table) == (1.0, 2.0, 0.5)
-
-
 def test_different_members_gain_and_the_files_say_so(lab: Path) -> None:
-    result = blend(members(lab, "walls", "things"), lab / "oof/both", temperature=False)
+    result = blend(members(lab, "walls", "things"), lab / "oof/both")
     assert result["method"] == "equal"
     assert [row["weight"] for row in result["members"]] == [0.5, 0.5]
     opened = open_experiment("both", lab / "oof")
@@ -122,13 +106,13 @@ def test_different_members_gain_and_the_files_say_so(lab: Path) -> None:
 
 
 def test_masks_are_those_of_the_mixed_probabilities(lab: Path) -> None:
-    blend(members(lab, "walls", "things"), lab / "oof/both", temperature=False)
+    blend(members(lab, "walls", "things"), lab / "oof/both")
     opened = open_experiment("both", lab / "oof")
     stored = StoredGrids([part.experiment for part in opened.members])
     for image_id in opened.table["image_id"][:5]:
         grids = stored.read(image_id, SIZE)
         assert grids.shape == (2, 13, 12, 16)
-        mask = stored.mask(grids, SIZE, (1, 1), (1, 1))
+        mask = stored.mask(grids, SIZE, (1, 1))
         assert np.array_equal(mask, read_label(opened.mask_path(image_id)))
 
 
@@ -141,27 +125,26 @@ def test_probabilities_at_pixels_are_those_of_the_mask(lab: Path) -> None:
     values = stored.at_pixels(grids, SIZE, pixels)
     for number in (0, 1):
         weights = np.eye(2)[number]
-        mask = stored.mask(grids, SIZE, weights, (1, 1))
+        mask = stored.mask(grids, SIZE, weights)
         assert values[number].argmax(0).tolist() == mask.ravel()[pixels].tolist()
 
 
 def test_a_member_with_another_input_size_takes_part(lab: Path) -> None:
-    result = blend(members(lab, "walls", "large"), lab / "oof/sizes", temperature=False)
+    result = blend(members(lab, "walls", "large"), lab / "oof/sizes")
     assert result["gain"]["low"] > 0
     assert open_experiment("sizes", lab / "oof").config.data.size == (64, 96)
 
 
 def test_an_experiment_with_itself_gains_nothing(lab: Path) -> None:
-    result = blend(members(lab, "walls", "walls"), lab / "oof/same", temperature=False)
+    result = blend(members(lab, "walls", "walls"), lab / "oof/same")
     assert result["method"] == "equal"
     assert [row["weight"] for row in result["members"]] == [0.5, 0.5]
     assert abs(result["gain"]["value"]) < 1e-4 and result["optimism"] == 0
 
 
-@pytest.mark.parametrize("temperature", [False, True])
-def test_a_broken_member_gets_no_weight(lab: Path, temperature: bool) -> None:
+def test_a_broken_member_gets_no_weight(lab: Path) -> None:
     three = members(lab, "broken", "walls", "things")
-    result = blend(three, lab / "oof/three", temperature)
+    result = blend(three, lab / "oof/three")
     assert result["method"] == "fitted" and result["advantage"]["low"] > 0
     assert [row["experiment"] for row in result["left_out"]] == ["broken"]
     assert [row["experiment"] for row in result["members"]] == ["walls", "things"]
@@ -178,7 +161,7 @@ def test_what_does_not_belong_together_is_refused_by_name(lab: Path, tmp_path: P
     label = frame_path(tmp_path / "other", "train", "label", "000003")
     shutil.copy(frame_path(tmp_path / "other", "train", "label", "000004"), label)
     write_experiment(tmp_path / "other", oof, "other", 1.0, 6, INPUT)
-    blend([open_experiment(name, oof) for name in ("walls", "things")], oof / "both", False)
+    blend([open_experiment(name, oof) for name in ("walls", "things")], oof / "both")
     (oof / "things/fold_3/fold.json").unlink()
     for names, message in (
         (["walls"], "two experiments or more"),
@@ -188,10 +171,10 @@ def test_what_does_not_belong_together_is_refused_by_name(lab: Path, tmp_path: P
         (["walls", "things"], "oof/things: fold 3 not finished"),
     ):
         with pytest.raises(UserError, match=message):
-            blend([open_experiment(name, oof) for name in names], oof / "new", False)
+            blend([open_experiment(name, oof) for name in names], oof / "new")
         assert not (oof / "new").exists()
     with pytest.raises(UserError, match="oof/walls: exists and is no blend"):
-        blend([open_experiment(name, oof) for name in ("walls", "large")], oof / "walls", False)
+        blend([open_experiment(name, oof) for name in ("walls", "large")], oof / "walls")
     with pytest.raises(UserError, match="oof/both: a blend; train under another name"):
         config = open_experiment("both", oof).config
         create_experiment(config, lab / "input", oof)
@@ -203,7 +186,7 @@ def test_too_few_probabilities_are_an_error(lab: Path, tmp_path: Path) -> None:
     np.save(path, np.load(path)[:-1])
     pair = [open_experiment(name, tmp_path / "oof") for name in ("walls", "things")]
     with pytest.raises(UserError, match=r"fold_2/oof_probs\.npy: .* entries for .* images"):
-        blend(pair, tmp_path / "oof/new", False)
+        blend(pair, tmp_path / "oof/new")
 
 
 def test_the_command_prints_what_it_chose(lab: Path, capsys) -> None:

@@ -345,12 +345,3 @@ def test_members_of_another_input_size_are_brought_to_the_largest(tmp_path: Path
         assert prediction.probabilities.shape == (13, 16, 24)
         left, right = prediction.mask[:, :28], prediction.mask[:, 36:]
         assert (left == 5).all() and (right == 2).all()
-
-
-def test_a_temperature_sharpens_and_keeps_sums() -> None:
-    model = Placed(1)
-    plain = Ensemble([model], CONFIG, CPU)(IMAGES)[0]
-    sure = Ensemble([model], CONFIG, CPU, temperature=0.5)(IMAGES)[0]
-    expected = plain**2 / (plain**2).sum(1, keepdim=True)
-    assert torch.allclose(sure, expected, atol=1e-6)
-    assert (sure.max(1).values > plain.max(1).values).all()

@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 
 from nyuseg.config.schema import Augment
-
-Frame = dict[str, np.ndarray]
+from nyuseg.data.frames import Frame
 
 
 class Augmentation:

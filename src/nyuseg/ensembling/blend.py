@@ -18,7 +18,7 @@ from nyuseg.config.schema import Config
 from nyuseg.data.classes import CLASS_NAMES, VOID
 from nyuseg.data.folds import fold_hash, write_folds
 from nyuseg.data.frames import encode_png, frame_path, read_label
-from nyuseg.ensembling.candidates import Mixture, Sample, nested
+from nyuseg.ensembling.candidates import LabelledPixels, Weights, nested
 from nyuseg.ensembling.stored import StoredGrids
 from nyuseg.evaluation.bootstrap import difference
 from nyuseg.evaluation.metrics import confusion_matrix, mean_iou, summarize
@@ -78,11 +78,10 @@ def _data(member: Experiment) -> str:
     return read_json(member.folder / "experiment.json", ("data",))["data"]
 
 
-def blend(members: Sequence[Experiment], folder: Path, temperature: bool) -> dict[str, Any]:
+def blend(members: Sequence[Experiment], folder: Path) -> dict[str, Any]:
     """Choose how to mix some experiments and write the blend's folder; returns its blend.json.
 
-    temperature: fit one for each member, too. Raises UserError as check_members does, and when the
-    folder is something else than a blend.
+    Raises UserError as check_members does, and when the folder is something else than a blend.
     """
     check_members(members)
     if folder.exists() and not (folder / BLEND).exists():
@@ -93,8 +92,8 @@ def blend(members: Sequence[Experiment], folder: Path, temperature: bool) -> dic
         {**reference.config.model_dump(mode="json"), "name": folder.name}, "--name"
     )
     folds = first.table["fold"].to_numpy()
-    per_fold, final, optimism = nested(_draw(first, stored), temperature)
-    equal = Mixture((1 / len(members),) * len(members), (1.0,) * len(members))
+    per_fold, final, optimism = nested(_draw(first, stored))
+    equal = (1 / len(members),) * len(members)
     scored = _judge(first, stored, [[equal] * len(folds), [per_fold[fold] for fold in folds]])
     result = _decide(members, scored, (equal, final), optimism)
     _write(first, config, folder, result, scored[METHODS.index(result["method"])])
@@ -105,8 +104,8 @@ def _labels(experiment: Experiment, image_id: str) -> np.ndarray:
     return read_label(frame_path(experiment.input, "train", "label", image_id))
 
 
-def _draw(experiment: Experiment, stored: StoredGrids) -> list[Sample]:
-    """Random labelled pixels of every image, in proportion to how many it has; a sample a fold."""
+def _draw(experiment: Experiment, stored: StoredGrids) -> list[LabelledPixels]:
+    """Random labelled pixels of every image, in proportion to how many it has; by fold."""
     table = experiment.table
     height, width = _labels(experiment, table["image_id"].iloc[0]).shape
     share = min(1.0, PIXELS / (len(table) * height * width))
@@ -127,23 +126,23 @@ def _draw(experiment: Experiment, stored: StoredGrids) -> list[Sample]:
         if len(parts) % TRIM_EVERY == 0:  # What is kept lies scattered among what is freed.
             free_memory(torch.device("cpu"))
     folds = table["fold"].to_numpy()
-    samples = []
+    pixels = []
     for fold in range(folds.max() + 1):
         inside = [part for part, one in zip(parts, folds, strict=True) if one == fold]
         values, truth = (torch.cat(kind, -1) for kind in zip(*inside, strict=True))
-        samples.append(Sample(values, truth))
-    return samples
+        pixels.append(LabelledPixels(values, truth))
+    return pixels
 
 
-def _judge(experiment: Experiment, stored: StoredGrids, ways: list[list[Mixture]]) -> list[Scored]:
-    """Score some ways to mix, each a mixture an image, on every pixel of every image."""
+def _judge(experiment: Experiment, stored: StoredGrids, ways: list[list[Weights]]) -> list[Scored]:
+    """Score some ways to mix, each with its weights by image, on every pixel of every image."""
     ids = experiment.table["image_id"]
 
-    def judge(row: tuple[str, tuple[Mixture, ...]]) -> list[tuple[np.ndarray, bytes]]:
-        image_id, mixtures = row
+    def judge(row: tuple[str, tuple[Weights, ...]]) -> list[tuple[np.ndarray, bytes]]:
+        image_id, by_way = row
         label = _labels(experiment, image_id)
         grids = stored.read(image_id, label.shape)
-        masks = [stored.mask(grids, label.shape, one.weights, one.temperatures) for one in mixtures]
+        masks = [stored.mask(grids, label.shape, weights) for weights in by_way]
         return [(confusion_matrix(label, mask), encode_png(mask)) for mask in masks]
 
     rows = zip(ids, zip(*ways, strict=True), strict=True)
@@ -157,7 +156,7 @@ def _judge(experiment: Experiment, stored: StoredGrids, ways: list[list[Mixture]
 def _decide(
     members: Sequence[Experiment],
     scored: list[Scored],
-    ways: tuple[Mixture, Mixture],
+    ways: tuple[Weights, Weights],
     optimism: dict[str, Any],
 ) -> dict[str, Any]:
     """What blend.json holds: equal weights, unless fitted ones are better beyond the interval."""
@@ -185,15 +184,14 @@ def _decide(
 
 
 def _row(
-    member: Experiment, miou: float, number: int, used: Mixture, fitted: Mixture
+    member: Experiment, miou: float, number: int, used: Weights, fitted: Weights
 ) -> dict[str, Any]:
     """What blend.json says of a member; `weights` are the hashes of its folds' networks."""
     return {
         "experiment": member.config.name,
         "miou": miou,
-        "weight": used.weights[number],
-        "temperature": used.temperatures[number],
-        "fitted": fitted.weights[number],
+        "weight": used[number],
+        "fitted": fitted[number],
         "weights": _digests(member),
     }
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from nyuseg.experiment.folder import Experiment, read_oof_ids
-from nyuseg.inference.grid import from_grid, regrid, sharpen, to_mask
+from nyuseg.inference.grid import from_grid, regrid, to_mask
 from nyuseg.utils.arrays import map_array
 from nyuseg.utils.errors import UserError
 
@@ -47,15 +47,11 @@ class StoredGrids:
         return chosen.view(members, classes, -1).half()
 
     def mask(
-        self,
-        grids: torch.Tensor,
-        native: tuple[int, int],
-        weights: Sequence[float],
-        temperatures: Sequence[float],
+        self, grids: torch.Tensor, native: tuple[int, int], weights: Sequence[float]
     ) -> np.ndarray:
         """The mask of a weighted mean of what `read` gave: uint8 [native], 0..12."""
-        parts = zip(grids, weights, temperatures, strict=True)
-        mean = sum(sharpen(grid, heat) * weight for grid, weight, heat in parts if weight)
+        parts = zip(grids, weights, strict=True)
+        mean = sum(grid * weight for grid, weight in parts if weight)
         return to_mask(mean, native, self.size)
 
 

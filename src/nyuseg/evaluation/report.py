@@ -76,9 +76,9 @@ def blend_table(result: dict[str, Any]) -> str:
     """What blend.json says, as text."""
     rows = [*result["members"], *result["left_out"]]
     width = max(24, *(len(row["experiment"]) + 2 for row in rows))
-    lines = [f"{'out-of-fold':{width}}{'mIoU':>8}{'fitted':>9}{'used':>9}{'temperature':>13}"]
+    lines = [f"{'out-of-fold':{width}}{'mIoU':>8}{'fitted':>9}{'used':>9}"]
     for row in rows:
-        used = f"{row['fitted']:9.3f}{row['weight']:9.3f}{row['temperature']:13g}"
+        used = f"{row['fitted']:9.3f}{row['weight']:9.3f}"
         lines.append(f"{row['experiment']:{width}}{number(row['miou']):>8}{used}")
     lines += [
         f"{'equal weights':{width}}{number(result['miou']['equal']):>8}",

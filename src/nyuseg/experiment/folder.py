@@ -21,7 +21,7 @@ from nyuseg.utils.files import file_names, read_json
 from nyuseg.utils.locks import only_writer
 
 BLEND = "blend.json"
-PART_KEYS = ("experiment", "weight", "temperature", "weights")
+PART_KEYS = ("experiment", "weight", "weights")
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,11 @@ class Experiment:
 class Part:
     """An experiment and its part in a weighted mean.
 
-    temperature: see grid.sharpen. digests: hash of each fold's weights when they were blended.
+    digests: hash of each fold's weights when they were blended.
     """
 
     experiment: Experiment
     weight: float = 1.0
-    temperature: float = 1.0
     digests: dict[str, str] | None = None
 
 
@@ -119,8 +118,8 @@ def _read_members(folder: Path, overrides: Sequence[str], root: Path | None) -> 
     except (TypeError, KeyError):
         raise UserError(f"{path}: not the members of a blend; run src/blend.py again") from None
     return tuple(
-        Part(open_experiment(name, folder.parent, overrides, root), weight, temperature, digests)
-        for name, weight, temperature, digests in values
+        Part(open_experiment(name, folder.parent, overrides, root), weight, digests)
+        for name, weight, digests in values
     )
 
 

@@ -9,7 +9,6 @@ from torch import nn
 
 from nyuseg.config.schema import Config, View
 from nyuseg.data.letterbox import STRIDE
-from nyuseg.inference.grid import sharpen
 from nyuseg.inference.tta import augment, deaugment
 from nyuseg.models.device import autocast, free_memory, is_out_of_memory
 from nyuseg.utils.errors import UserError
@@ -24,9 +23,9 @@ class NotFiniteError(UserError):
 class Ensemble:
     """Averages the probabilities of K models x views, in fp32, on the decoder's grid.
 
-    tta: average over all views of the configuration instead of the first, the identity. weight,
-    temperature: this experiment's part in a blend, see grid.sharpen. With several devices each
-    holds all models; one that is named several times holds them once.
+    tta: average over all views of the configuration instead of the first, the identity. weight:
+    this experiment's in a blend. With several devices each holds all models; one that is named
+    several times holds them once.
     """
 
     def __init__(
@@ -36,9 +35,8 @@ class Ensemble:
         device: torch.device | Sequence[torch.device],
         tta: bool = False,
         weight: float = 1.0,
-        temperature: float = 1.0,
     ) -> None:
-        self.config, self.weight, self.temperature = config, weight, temperature
+        self.config, self.weight = config, weight
         self.devices = [device] if isinstance(device, torch.device) else list(device)
         self.views = config.predict.views if tta else config.predict.views[:1]
         held: dict[torch.device, list[nn.Module]] = {}
@@ -72,7 +70,7 @@ class Ensemble:
             probabilities, depth = self._average(images, replica, "fp32")
         if not torch.isfinite(probabilities).all():
             raise NotFiniteError("the network's answer is not finite: its weights are ruined")
-        return sharpen(probabilities, self.temperature), depth
+        return probabilities, depth
 
     def _average(self, images: torch.Tensor, replica: int, precision: str) -> Answer:
         """The mean over models and views."""

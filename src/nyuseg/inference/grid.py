@@ -40,17 +40,6 @@ def regrid(
     return F.pad(scaled, (0, right, 0, bottom))
 
 
-def sharpen(probabilities: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Probabilities [..,13,h,w] to the power of 1 / temperature, made to sum to 1 again.
-
-    A temperature above 1 makes them less sure, 1 leaves them as they are.
-    """
-    if temperature == 1:
-        return probabilities
-    powers = probabilities ** (1 / temperature)
-    return powers / powers.sum(-3, keepdim=True)
-
-
 def to_mask(
     probabilities: torch.Tensor, native: tuple[int, int], size: tuple[int, int]
 ) -> np.ndarray:

@@ -64,8 +64,7 @@ def load_predictor(
                 f"{experiment.folder}: {member.config.name} was trained again since it was "
                 "blended; run src/blend.py again"
             )
-        weights = (part.weight, part.temperature)
-        ensembles.append(Ensemble(models, member.config, device, tta, *weights))
+        ensembles.append(Ensemble(models, member.config, device, tta, part.weight))
         hashes[member.config.name] = digests
     by_fold = {str(fold): {name: one[str(fold)] for name, one in hashes.items()} for fold in folds}
     found = by_fold if experiment.members else next(iter(hashes.values()))

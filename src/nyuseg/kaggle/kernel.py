@@ -121,8 +121,7 @@ def _load_member(
     config = _read_config(package / f"{prefix}{CONFIG}")
     paths = [package / f"{prefix}fold_{fold}.safetensors" for fold in facts["folds"]]
     models = [_load(path, config) for path in paths]
-    weights = (member["weight"], member["temperature"])
-    return Ensemble(models, config, devices, facts["tta"], *weights)
+    return Ensemble(models, config, devices, facts["tta"], member["weight"])
 
 
 def _read_config(path: Path) -> Config:

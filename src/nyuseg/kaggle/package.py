@@ -91,8 +91,8 @@ def _write_package(
     for number, part in enumerate(experiment.parts):
         prefix = f"member_{number}_" if experiment.members else ""
         _write_member(part.experiment, options, folder, prefix)
-        weights = {"weight": part.weight, "temperature": part.temperature}
-        members.append({"experiment": part.experiment.config.name, "prefix": prefix, **weights})
+        name = part.experiment.config.name
+        members.append({"experiment": name, "prefix": prefix, "weight": part.weight})
     own_wheel(folder)
     for name in EXTRA_WHEELS:
         repack(name, folder)
