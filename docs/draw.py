@@ -124,6 +124,53 @@ def _network(picture: Picture) -> None:
     picture.text(480, 184, "five sets of weights", 9.5, color=GREY)
 
 
+def ways() -> Picture:
+    """The two ways through the code: of a frame and of a value of the configuration."""
+    picture = Picture(960, 378)
+    picture.text(24, 30, "A frame: from PNG to mask", 12.5, weight="bold")
+    picture.row(
+        48,
+        70,
+        [
+            (24, 136, "data/", "read and check,\nletterbox: integers", BLUE),
+            (184, 136, "dataloading/", "batch; on the device\nfloat channels", BLUE),
+            (344, 136, "models/", "logits and depth,\nstride 4", GREEN),
+            (504, 146, "inference/", "softmax; mean over\nviews and networks", VIOLET),
+            (674, 110, "inference/", "likeliest class,\nnative size", VIOLET),
+            (808, 128, "Mask", "submission/ writes it,\nor oof/ keeps it", ORANGE),
+        ],
+    )
+    picture.box(184, 152, 136, 52, "training only", "label, augmentation", WHITE)
+    picture.arrow((252, 152), (252, 118), mutation_scale=11)
+    picture.box(344, 152, 136, 52, "training/", "losses, optimizer", WHITE)
+    picture.arrow((412, 118), (412, 152), mutation_scale=11)
+    picture.box(674, 152, 262, 52, "evaluation/", "compares masks with labels, afterwards", WHITE)
+    picture.arrow((872, 118), (872, 152), mutation_scale=11)
+    picture.text(24, 240, "A config value: from YAML to where it acts", 12.5, weight="bold")
+    picture.row(
+        258,
+        92,
+        [
+            (24, 160, "configs/mine.yaml", "laid over its parent,\nthen --set KEY=VALUE", BLUE),
+            (216, 160, "config/", "each key's type, range\nand default; others\nare refused", BLUE),
+            (
+                408,
+                160,
+                "oof/mine/config.yaml",
+                "kept whole; a changed\nvalue stops training",
+                ORANGE,
+            ),
+        ],
+    )
+    picture.box(608, 226, 328, 134, "", "", WHITE)
+    for number, line in enumerate(SECTIONS):
+        section, _, folder = line.partition(" ")
+        picture.text(622, 240 + 13.4 * number, section, 9.5, weight="bold")
+        picture.text(706, 240 + 13.4 * number, folder, 9.5)
+    picture.arrow((568, 304), (608, 304))
+    return picture
+
+
 def folders() -> Picture:
     """The folders of src/nyuseg in the order of their imports."""
     step, top = 33, 62
@@ -150,6 +197,19 @@ GROUPS = {
     "submitting": ("kaggle",),
 }
 
+# Sections of the configuration and the folders that are handed them.
+SECTIONS = (
+    "data dataloading/, models/",
+    "model models/",
+    "augment dataloading/",
+    "train training/",
+    "folds data/",
+    "compute dataloading/, models/, training/",
+    "predict training/",
+    "tta inference/",
+    "submission submission/",
+)
+
 
 def _group(name: str) -> int:
     return next(i for i, names in enumerate(GROUPS.values()) if name in names)
@@ -165,12 +225,13 @@ def _braces(picture: Picture, top: int, step: int) -> None:
 
 
 def main() -> None:
-    """Write both pictures as SVG beside this file."""
+    """Write the pictures as SVG beside this file."""
     # Text stays text: a small file. Other fonts than DejaVu are narrower, so everything fits.
     rcParams.update({"svg.hashsalt": "nyuseg", "svg.fonttype": "none"})
     rcParams["font.sans-serif"] = ["DejaVu Sans", "Verdana", "Arial"]
     pipeline().save("pipeline.svg")
     folders().save("folders.svg")
+    ways().save("ways.svg")
 
 
 if __name__ == "__main__":
