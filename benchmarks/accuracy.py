@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--oof", metavar="DIR", default="oof")
     options = parser.parse_args()
     experiment = open_experiment(options.experiment, find(options.oof))
-    dtype = autocast_dtype(torch.device("cpu"), experiment.config.train.precision)
+    dtype = autocast_dtype(torch.device("cpu"), experiment.config.compute.precision)
     print(f"{options.experiment}: fast is in {str(dtype).removeprefix('torch.')}")
     print(json.dumps(compare(experiment), indent=2))
 

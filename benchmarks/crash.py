@@ -45,7 +45,7 @@ SETTINGS = (
     "train.epochs=3",
     "train.ema=0.9",
     "train.mean_last=2",
-    "train.precision=fp32",
+    "compute.precision=fp32",
     "folds.count=2",
 )
 

@@ -38,8 +38,8 @@ from nyuseg.utils import cli
 from nyuseg.utils.errors import UserError
 
 SETTINGS = (
-    *("model.encoder=tu-test_resnet", "data.size=[32,48]", "folds.count=2", "train.workers=2"),
-    *("train.batch_size=2", "train.precision=fp32"),
+    *("model.encoder=tu-test_resnet", "data.size=[32,48]", "folds.count=2", "compute.workers=2"),
+    *("train.batch_size=2", "compute.precision=fp32"),
 )
 TERMINATES = 1 << (signal.SIGTERM - 1)
 LONGEST_S = 120  # From the signal to the end; seconds are usual, but the machine may be busy.
@@ -171,7 +171,7 @@ def targets(work: Path) -> list[Target]:
     submissions = ["--experiment", "demo", "--tta", "--submissions", str(work / "submissions")]
     return [
         Target(train_folds.main, [*train, *oof, *endless], resumes),
-        Target(again, [*submissions, *oof, "--set=train.workers=2"], whole),
+        Target(again, [*submissions, *oof, "--set=compute.workers=2"], whole),
     ]
 
 

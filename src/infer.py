@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--submissions", default=str(PROJECT / "submissions"), metavar="DIR", help="where to write"
     )
     add_oof(parser)
-    add_set(parser, "such as submission.order=row or predict.batch_size=2")
+    add_set(parser, "such as submission.order=row or compute.predict_batch_size=2")
     options = parser.parse_args(argv)
     formats = parse_formats(options.format) if options.format else None
     require_safe_name(options.experiment, "--experiment")

@@ -233,7 +233,7 @@ def experiment(folder: Path, **values) -> Experiment:
 
 
 def test_too_little_space_stops_before_the_first_step(tmp_path: Path, monkeypatch) -> None:
-    exp060 = experiment(tmp_path, train={"cache": None})
+    exp060 = experiment(tmp_path, compute={"cache": None})
     need = required_bytes(exp060, [0, 1, 2, 3, 4])
     assert 4e9 < need < 9e9  # 45.7 million weights, 31 times 4 bytes.
     assert required_bytes(exp060, [0]) < need / 2
@@ -241,7 +241,8 @@ def test_too_little_space_stops_before_the_first_step(tmp_path: Path, monkeypatc
     with pytest.raises(UserError, match=r"5 folds need about .* GB, 1\.00 GB are free"):
         require_space(exp060, [0, 1, 2, 3, 4])
     require_space(exp060, [])
-    averaged = experiment(tmp_path, train={"cache": None, "ema": 0.99, "mean_last": 2})
+    averages = {"ema": 0.99, "mean_last": 2}
+    averaged = experiment(tmp_path, compute={"cache": None}, train=averages)
     more = required_bytes(averaged, [0, 1, 2, 3, 4]) / need
     assert more == pytest.approx(45 / 31, rel=1e-3)  # Both, in each fold and each checkpoint.
     assert free_bytes(tmp_path) > 0

@@ -141,7 +141,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on(tmp_path: Path, number: int, co
     from nyuseg.demo.data import write_demo
 
     write_demo(tmp_path / "data", scenes=4, frames=2, test_scenes=1, size=(48, 64))
-    settings = ["model.encoder=tu-test_resnet", "data.size=[48,64]", "train.workers=2"]
+    settings = ["model.encoder=tu-test_resnet", "data.size=[48,64]", "compute.workers=2"]
     options = [f"--set={text}" for text in (*settings, "folds.count=2", "train.epochs=500")]
     script = [sys.executable, "-u", str(PROJECT / "src/train_folds.py"), "--fold", "0"]
     config = ["--config", str(PROJECT / "configs/demo.yaml")]

@@ -12,7 +12,7 @@ import infer
 import prepare_data
 import score
 import train_folds
-from nyuseg.config.schema import Config, Folds, Train
+from nyuseg.config.schema import Compute, Config, Folds, Train
 from nyuseg.data.depth import DEPTH_MAX, DEPTH_MIN, linear_depth
 from nyuseg.data.folds import fold_table
 from nyuseg.data.frames import frame_path, list_ids, read_depth, read_label, write_png
@@ -47,8 +47,8 @@ def train(root: Path, oof: Path, *more: str) -> Path:
     """Train two folds of two epochs; the last epochs predict."""
     changes = (
         *("model.encoder=tu-test_resnet", f"data.size=[{SIZE[0]},{SIZE[1]}]", "train.epochs=2"),
-        *("train.precision=fp32", "folds.count=2", "predict.checkpoint=last", "train.ema=null"),
-        "train.cache=null",
+        *("compute.precision=fp32", "folds.count=2", "predict.checkpoint=last", "train.ema=null"),
+        "compute.cache=null",
     )
     options = ["--config", str(PROJECT / "configs/demo.yaml"), "--input", str(root)]
     options += [f"--set={change}" for change in (*changes, *more)]
@@ -226,7 +226,7 @@ def test_a_step_tells_what_its_batch_has_no_pixel_for(key: str, empty: object, p
         "depth_valid": torch.ones(2, 1, 16, 24, dtype=torch.bool),
     }
     batch[key] = torch.full_like(batch[key], empty)
-    losses = TrainingStep(Network(), Train(batch_size=2, precision="fp32"), CPU)(batch)
+    losses = TrainingStep(Network(), Train(batch_size=2), Compute(precision="fp32"), CPU)(batch)
     assert losses.isnan().tolist() == [number == place for number in range(3)]
     assert losses[0] > 0
 

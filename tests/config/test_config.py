@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from nyuseg.config.loading import dump_config, load_config, parse_config
+from nyuseg.config.loading import dump_config, load_config, override_config, parse_config
 from nyuseg.config.schema import Config
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT
@@ -221,8 +221,11 @@ def test_other_decoders_need_multiples_of_32(decoder: str) -> None:
         ("predict.checkpoint=ema", "predict.checkpoint: ema needs train.ema, which"),
         ("predict.checkpoint=mean", "predict.checkpoint: mean needs train.mean_last, which"),
         ("predict.checkpoint=first", "predict.checkpoint"),
-        ("train.workers=-1", "train.workers"),
-        ("train.precision=fp8", "train.precision"),
+        ("train.workers=2", "train.workers: Extra"),
+        ("compute.accumulate=3", "compute.accumulate: train.batch_size=8 images cannot be 3 equal"),
+        ("compute.accumulate=8", "compute.accumulate: train.batch_size=8"),
+        ("compute.workers=-1", "compute.workers"),
+        ("compute.precision=fp8", "compute.precision"),
         ("train=3", "train"),
         ("augment.flip=1.1", "augment.flip"),
         ("augment.scale=1", "augment.scale"),
@@ -286,6 +289,18 @@ def test_only_one_parent(write) -> None:
     assert "cannot extend" in refused(loop)
 
 
+def test_how_it_is_computed_may_change_after_training_and_what_may_not() -> None:
+    config = load_config(EXP060, ["train.ema=0.9"])
+    ways = ["compute.precision=fp32", "compute={workers: 0, predict_batch_size: 2}"]
+    changed = override_config(config, [*ways, "tta.views=[{}]", "submission.base=0"])
+    assert (changed.compute.precision, changed.compute.workers) == ("fp32", 0)
+    assert (len(changed.tta.views), changed.submission.base) == (1, 0)
+    assert (changed.data, changed.model, changed.train) == (config.data, config.model, config.train)
+    for fixed in ("predict.checkpoint=ema", "train.batch_size=4", "folds.group=random", "seed=1"):
+        with pytest.raises(UserError, match=f"{fixed.partition('=')[0]} is fixed by the training"):
+            override_config(config, [fixed])
+
+
 @pytest.mark.parametrize("text", ["train.epochs", "train.epochs:3", "=3", ""])
 def test_override_without_key_or_value(text: str) -> None:
     assert refused(EXP060, text) == f"--set {text}: expected KEY=VALUE, such as train.epochs=1"
@@ -344,7 +359,7 @@ def test_a_file_that_is_not_text_is_one_line(tmp_path: Path) -> None:
         ("name=yes", "yes"),  # and true.
         ("model.depth_head=no", False),
         ("model.encoder_weights=~", None),
-        ("train.cache=012", "012"),
+        ("compute.cache=012", "012"),
     ],
 )
 def test_values_are_what_was_meant(write, text: str, value: Any) -> None:
@@ -367,7 +382,7 @@ def test_values_are_what_was_meant(write, text: str, value: Any) -> None:
     [
         *("seed=0x10", "seed=0o17", "seed=1:30", "seed=yes", "seed=true", "seed=2024-01-01"),
         *("seed=1 # one", "train.lr=0x1", "train.lr=1:30.5", "train.lr=true", "train.ema=no"),
-        *("augment.flip=off", "submission.base=true", "train.workers=none", "train.epochs=1e1"),
+        *("augment.flip=off", "submission.base=true", "compute.workers=none", "train.epochs=1e1"),
     ],
 )
 def test_numbers_of_another_notation_are_refused(text: str) -> None:
@@ -375,14 +390,14 @@ def test_numbers_of_another_notation_are_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["none", "None", "no", "off", "false", "''"])
-@pytest.mark.parametrize("key", ["model.encoder_weights", "train.cache"])
+@pytest.mark.parametrize("key", ["model.encoder_weights", "compute.cache"])
 def test_none_is_written_null(key: str, word: str) -> None:
     assert f"{key}: for none, write null" in refused(EXP060, f"{key}={word}")
 
 
 @pytest.mark.parametrize("path", ["/a b/c: d", "a #1", "C:/x", "~/x", "&x", "@x", "- x"])
 def test_a_path_stays_as_it_was_typed(path: str) -> None:
-    assert load_config(EXP060, [f"train.cache={path}"]).train.cache == path
+    assert load_config(EXP060, [f"compute.cache={path}"]).compute.cache == path
 
 
 def test_a_key_that_is_there_twice_is_refused(write) -> None:
@@ -392,8 +407,8 @@ def test_a_key_that_is_there_twice_is_refused(write) -> None:
 
 
 def test_an_anchor_is_merged_as_ever(write) -> None:
-    text = "name: x\npredict: {views: [&one {}, {<<: *one, flip: true}]}\n"
-    assert [view.name for view in load_config(write(text)).predict.views] == [
+    text = "name: x\ntta: {views: [&one {}, {<<: *one, flip: true}]}\n"
+    assert [view.name for view in load_config(write(text)).tta.views] == [
         "identity",
         "horizontal_flip",
     ]

@@ -46,7 +46,7 @@ def test_a_worker_that_dies_names_what_it_read(tiny_folder, tmp_path: Path) -> N
     frames = Dying(FrameFolder(tmp_path, "train"), ids, DATA)
     with pytest.raises(UserError, match=ids[2]) as caught:
         list(iterate(make_loader(frames, 1, 1, CPU)))
-    assert "DataLoader worker" in str(caught.value) and "train.workers=0" in str(caught.value)
+    assert "DataLoader worker" in str(caught.value) and "compute.workers=0" in str(caught.value)
 
 
 class Failing(PredictionSet):
@@ -123,7 +123,7 @@ def note(self, seconds):
 if __name__ == "__main__":
     multiprocessing.set_start_method("forkserver")
     fit.FoldTrainer._log_epoch = note
-    settings = ["model.encoder=tu-test_resnet", "data.size=[32,48]", "train.workers=1"]
+    settings = ["model.encoder=tu-test_resnet", "data.size=[32,48]", "compute.workers=1"]
     settings += ["train.batch_size=2", "train.epochs=3", "folds.count=2"]
     train_folds.main([
         "--fold", "0", "--config", {str(PROJECT / "configs/demo.yaml")!r},
@@ -186,7 +186,9 @@ run(main)
     if done.returncode == 42 or "unshare" in done.stderr:
         pytest.skip("this machine lets no user mount")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: /dev/shm: no room for a batch; use --set train.workers=0")
+    assert done.stderr.startswith(
+        "error: /dev/shm: no room for a batch; use --set compute.workers=0"
+    )
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -30,14 +30,14 @@ from nyuseg.utils.files import PROJECT
 pytestmark = pytest.mark.slow
 
 TINY = (
-    *("model.encoder=tu-test_resnet", "train.epochs=2", "train.precision=fp32"),
-    *("folds.count=2", "train.workers=0"),
+    *("model.encoder=tu-test_resnet", "train.epochs=2", "compute.precision=fp32"),
+    *("folds.count=2", "compute.workers=0"),
 )
 DEEP = ("name=deep", "data.size=[48,64]")
 # Another decoder, other channels, no depth head, and an input on whose grid frames are padded.
 WIDE = (
     *("name=wide", "data.size=[64,96]", "data.channels=[rgb]", "model.decoder=fpn"),
-    *("model.depth_head=false", "predict.views=[{}, {flip: true}, {scale: 0.7, weight: 2}]"),
+    *("model.depth_head=false", "tta.views=[{}, {flip: true}, {scale: 0.7, weight: 2}]"),
 )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from nyuseg.config.loading import parse_config
-from nyuseg.config.schema import Train
+from nyuseg.config.schema import Compute, Train
 from nyuseg.data.frames import FrameFolder, frame_path, read_label
 from nyuseg.dataloading.dataset import PredictionSet
 from nyuseg.evaluation.checkpoint_scores import FILE, over_last, read_confusions, write_confusions
@@ -25,6 +25,7 @@ from nyuseg.training.weight_averages import Averages
 from nyuseg.utils.errors import UserError
 
 CPU = torch.device("cpu")
+FP32 = Compute(precision="fp32")
 
 
 class Small(nn.Module):
@@ -58,8 +59,8 @@ def snapshot(network: nn.Module) -> dict[str, np.ndarray]:
 def follow(decay: float, steps: int) -> tuple[dict, dict, TrainingStep]:
     """The moving average by hand, the network at the end, and the step that took it."""
     network = Small().train()
-    options = Train(batch_size=3, epochs=2, lr=0.05, precision="fp32", ema=decay)
-    step = TrainingStep(network, options, CPU)
+    options = Train(batch_size=3, epochs=2, lr=0.05, ema=decay)
+    step = TrainingStep(network, options, FP32, CPU)
     by_hand = snapshot(network)
     for t in range(1, steps + 1):
         step(batch(t))
@@ -113,15 +114,15 @@ def test_the_mean_of_one_epoch_is_that_epoch() -> None:
 
 
 def test_nothing_is_kept_that_was_not_asked_for() -> None:
-    step = TrainingStep(Small(), Train(batch_size=3), CPU)
+    step = TrainingStep(Small(), Train(batch_size=3), FP32, CPU)
     assert not step.averages.kinds and set(step.state_dict()) == {"optimizer", "scaler"}
 
 
 def test_averages_go_on_from_a_file_bit_for_bit(tmp_path: Path) -> None:
-    options = Train(batch_size=3, epochs=4, mean_last=3, lr=0.05, ema=0.4, precision="fp32")
+    options = Train(batch_size=3, epochs=4, mean_last=3, lr=0.05, ema=0.4)
 
     def begin() -> TrainingStep:
-        return TrainingStep(Small().train(), options, CPU)
+        return TrainingStep(Small().train(), options, FP32, CPU)
 
     def one_epoch(step: TrainingStep, epoch: int) -> None:
         for i in range(3):
@@ -175,8 +176,9 @@ class Lopsided(nn.Module):
 
 
 def test_validation_counts_each_image_by_itself(tiny_folder, tmp_path: Path) -> None:
-    values = {"data": {"size": [32, 64]}, "train": {"precision": "fp32", "workers": 0}}
-    config = parse_config({"name": "x", **values, "predict": {"batch_size": 2}}, "test")
+    compute = {"precision": "fp32", "workers": 0, "predict_batch_size": 2}
+    values = {"name": "x", "data": {"size": [32, 64]}, "compute": compute}
+    config = parse_config(values, "test")
     ids = tiny_folder(tmp_path, [(32, 64), (20, 50), (41, 37), (64, 40), (9, 90)])[::-1]
     frames = PredictionSet(FrameFolder(tmp_path, "train"), ids, config.data)
     predictor = Predictor([Ensemble([Lopsided()], config, CPU)])

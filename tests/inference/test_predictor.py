@@ -19,7 +19,8 @@ from nyuseg.models.network import build_model
 from nyuseg.utils.errors import UserError
 
 CPU = torch.device("cpu")
-BASE = {"name": "test", "data": {"size": [32, 64]}, "train": {"precision": "fp32", "workers": 0}}
+COMPUTE = {"precision": "fp32", "workers": 0}
+BASE = {"name": "test", "data": {"size": [32, 64]}, "compute": COMPUTE}
 CONFIG = parse_config(BASE, "test")
 
 
@@ -105,11 +106,10 @@ def test_answers_do_not_depend_on_batches_or_workers(tmp_path: Path, workers: in
     sizes = [(32, 64), (48, 64), (100, 37), (7, 90), (32, 64)]
     ids = write_frames(tmp_path, sizes)
     options = {"decoder": "deeplabv3plus", "encoder": "tu-test_resnet", "encoder_weights": None}
-    train = {"precision": "fp32", "workers": workers}
     results = []
     for batch_size in (1, 6):  # Of three images, as each has two views.
-        values = {**BASE, "model": options, "train": train, "predict": {"batch_size": batch_size}}
-        config = parse_config(values, "test")
+        compute = {**COMPUTE, "workers": workers, "predict_batch_size": batch_size}
+        config = parse_config({**BASE, "model": options, "compute": compute}, "test")
         torch.manual_seed(0)
         predictor = Predictor([Ensemble([build_model(config)], config, CPU, tta=True)])
         frames = PredictionSet(FrameFolder(tmp_path, "test"), ids, config.data)
@@ -124,7 +124,7 @@ def test_answers_do_not_depend_on_batches_or_workers(tmp_path: Path, workers: in
 
 def test_two_devices_give_the_answer_of_one_in_order(tmp_path: Path) -> None:
     ids = write_frames(tmp_path, [(32, 64)] * 7)
-    config = parse_config({**BASE, "predict": {"batch_size": 2}}, "test")
+    config = parse_config({**BASE, "compute": {**COMPUTE, "predict_batch_size": 2}}, "test")
     frames = PredictionSet(FrameFolder(tmp_path, "test"), ids, config.data)
     models, threads = [Lopsided(1), Lopsided(2)], torch.get_num_threads()
     one = list(Predictor([Ensemble(models, config, CPU, tta=True)]).predict(frames))
@@ -152,7 +152,7 @@ def test_an_overflow_in_half_precision_is_predicted_again_in_float32() -> None:
                 output["logits"] = output["logits"] * float("inf")
             return output
 
-    config = parse_config({**BASE, "train": {"precision": "auto", "workers": 0}}, "test")
+    config = parse_config({**BASE, "compute": {**COMPUTE, "precision": "auto"}}, "test")
     probabilities, _ = Ensemble([Overflowing(1)], config, CPU)(IMAGES)
     assert torch.isfinite(probabilities).all()
 
@@ -210,7 +210,7 @@ def test_another_error_of_the_network_is_not_taken_for_lack_of_memory() -> None:
 def test_reading_predicting_and_the_callers_work_overlap(tmp_path: Path) -> None:
     """While the caller holds the first answer, the next batch is predicted and one more read."""
     ids = write_frames(tmp_path, [(32, 64)] * 4)
-    config = parse_config({**BASE, "predict": {"batch_size": 1}}, "test")
+    config = parse_config({**BASE, "compute": {**COMPUTE, "predict_batch_size": 1}}, "test")
     frames = PredictionSet(FrameFolder(tmp_path, "test"), ids, config.data)
     predicted = [threading.Event() for _ in ids]
 
@@ -228,7 +228,7 @@ def test_reading_predicting_and_the_callers_work_overlap(tmp_path: Path) -> None
 
 
 def with_views(*views: dict) -> Config:
-    return parse_config({**BASE, "predict": {"views": [{}, *views]}}, "test")
+    return parse_config({**BASE, "tta": {"views": [{}, *views]}}, "test")
 
 
 class Placed(nn.Module):
@@ -287,7 +287,7 @@ def test_views_are_named_and_the_first_is_the_identity() -> None:
     assert predictor.view_names == names
     for views in ([{"flip": True}], [], [{}, {"weight": 2}]):
         with pytest.raises(UserError, match="first view must be the identity"):
-            parse_config({**BASE, "predict": {"views": views}}, "test")
+            parse_config({**BASE, "tta": {"views": views}}, "test")
 
 
 def test_a_blend_is_the_weighted_mean_of_its_members(tmp_path: Path) -> None:

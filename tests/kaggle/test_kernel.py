@@ -184,7 +184,7 @@ def test_odd_batches_do_not_look_slow() -> None:
 
 SETTINGS = (
     *("model.encoder=tu-test_resnet", "data.size=[48,64]", "train.epochs=2"),
-    *("train.precision=fp32", "folds.count=2"),
+    *("compute.precision=fp32", "folds.count=2"),
 )
 
 

@@ -138,7 +138,7 @@ def test_why_weights_did_not_come_is_told_apart(monkeypatch, fault: Exception, w
 def sized(encoder: str, decoder: str, size: tuple[int, int] = (96, 128), **views) -> Config:
     values = {"encoder": encoder, "decoder": decoder, "encoder_weights": None}
     given = {"name": "x", "model": values, "data": {"size": size}}
-    return parse_config({**given, "predict": views}, "test")
+    return parse_config({**given, "tta": views}, "test")
 
 
 # Of each kind: convolutional, with windows, with positions of one size, with neither.
@@ -189,7 +189,7 @@ def test_scaled_views_are_refused_by_the_network_not_by_its_name() -> None:
     require_network(sized("tu-twins_svt_small", "fpn", views=views))
     require_network(sized("tu-test_resnet", "deeplabv3plus", views=views))
     for encoder in ("tu-swin_tiny_patch4_window7_224", "tu-coatnet_nano_rw_224"):
-        with pytest.raises(UserError, match=r"predict\.views: .*input of 128x192, which the scale"):
+        with pytest.raises(UserError, match=r"tta\.views: .*input of 128x192, which the scale"):
             require_network(sized(encoder, "fpn", (96, 128), views=views))
 
 
@@ -200,9 +200,9 @@ def test_no_compiler_is_known_before_training(monkeypatch) -> None:
     monkeypatch.setattr(torch, "compile", broken)
     given = {"name": "x", "model": {"encoder": "tu-test_resnet"}}
     require_possible(parse_config(given, "test"))
-    wish = parse_config({**given, "train": {"compile": True}}, "test")
+    wish = parse_config({**given, "compute": {"compile": True}}, "test")
     with pytest.raises(
-        UserError, match=r"train\.compile: .*C\+\+ compiler.*--set train\.compile=fal"
+        UserError, match=r"compute\.compile: .*C\+\+ compiler.*--set compute\.compile=fal"
     ):
         require_possible(wish)
 

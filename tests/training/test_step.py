@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nyuseg.config.loading import parse_config
-from nyuseg.config.schema import Train
+from nyuseg.config.schema import Compute, Train
 from nyuseg.models.activation_checkpointing import recompute_blocks
 from nyuseg.models.network import build_model
 from nyuseg.training.step import TrainingStep
@@ -50,12 +50,31 @@ class WithoutNorm(nn.Module):
 def test_parts_add_up_to_the_batch(parts: int) -> None:
     whole, split = WithoutNorm(), WithoutNorm()
     data = batch(8)
-    options = {"batch_size": 8, "precision": "fp32", "lr": 1e-3}
-    one = TrainingStep(whole, Train(**options), CPU)(data)
-    many = TrainingStep(split, Train(**options, accumulate=parts), CPU)(data)
+    options, in_parts = Train(batch_size=8, lr=1e-3), Compute(precision="fp32", accumulate=parts)
+    one = TrainingStep(whole, options, Compute(precision="fp32"), CPU)(data)
+    many = TrainingStep(split, options, in_parts, CPU)(data)
     assert torch.allclose(one, many, rtol=1e-5)
     for a, b in zip(whole.parameters(), split.parameters(), strict=True):
         assert torch.allclose(a.grad, b.grad, atol=1e-6)
+
+
+def test_another_precision_goes_on_with_the_same_weights(monkeypatch) -> None:
+    """From float16, which scales its loss, to another precision and back."""
+    state: dict = {}
+    for number, dtype in enumerate([torch.float16, torch.float32, torch.float16]):
+        monkeypatch.setattr("nyuseg.training.step.autocast_dtype", lambda *_, dtype=dtype: dtype)
+        model = WithoutNorm()
+        step = TrainingStep(model, Train(batch_size=4), Compute(precision="fp32"), CPU)
+        if state:
+            model.load_state_dict(state["model"])
+            step.load_state_dict(state)
+        assert step.taken() == 2 * number
+        before = model.convolution.weight.clone()
+        for seed in range(2):
+            step(batch(4 + seed))
+        assert not torch.equal(model.convolution.weight, before)
+        state = {"model": model.state_dict(), **step.state_dict()}
+        assert bool(state["scaler"]) == (dtype == torch.float16)
 
 
 def network(encoder: str = "resnet18", **model: object) -> nn.Module:
@@ -72,8 +91,8 @@ def test_recomputing_changes_nothing(encoder: str, precision: str) -> None:
     thrifty = copy.deepcopy(plain)
     states = []
     for model, checkpointing in ((plain, False), (thrifty, True)):
-        options = Train(batch_size=4, precision=precision, checkpointing=checkpointing)
-        step = TrainingStep(model.train(), options, CPU)
+        compute = Compute(precision=precision, checkpointing=checkpointing)
+        step = TrainingStep(model.train(), Train(batch_size=4), compute, CPU)
         torch.manual_seed(5)  # For dropout.
         losses = [step(batch()) for _ in range(2)]
         states.append((losses, model.state_dict()))
@@ -139,8 +158,8 @@ def test_the_guard_notices_a_look() -> None:
 
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_step_never_looks_at_a_value(parts: int) -> None:
-    options = Train(batch_size=4, accumulate=parts, ema=0.99)
-    step = TrainingStep(network().train(), options, CPU)
+    options = Train(batch_size=4, ema=0.99)
+    step = TrainingStep(network().train(), options, Compute(accumulate=parts), CPU)
     data = batch()
     step(data)
     with Looks() as looks:

@@ -24,6 +24,7 @@ from nyuseg.evaluation.metrics import summarize
 from nyuseg.evaluation.oof import check_pooling, image_confusions, pool
 from nyuseg.experiment.folder import open_experiment
 from nyuseg.inference.grid import to_mask
+from nyuseg.models.device import autocast_dtype
 from nyuseg.training import fold as fit
 from nyuseg.training.checkpoint import load_checkpoint, save_checkpoint
 from nyuseg.utils.errors import UserError
@@ -37,7 +38,7 @@ TINY = [
         "model.encoder=tu-test_resnet",
         "data.size=[48,64]",
         "train.epochs=2",
-        "train.precision=fp32",
+        "compute.precision=fp32",
         "folds.count=2",
     )
 ]
@@ -152,27 +153,44 @@ def test_a_finished_run_is_left_alone(copied: Path, data: Path, capsys) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in copied.glob("fold_*/*")}
 
 
-def test_an_interrupted_fold_ends_with_the_same_weights(trained, data, tmp_path, capsys) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        steps = iter(range(100))
+@pytest.fixture
+def interrupted(data: Path, tmp_path: Path, monkeypatch) -> Path:
+    """A folder with an experiment whose fold 0 was stopped in its second epoch."""
+    steps = iter(range(100))
 
-        def stop_in_epoch_2(*given):
-            if next(steps) == 1:
-                raise KeyboardInterrupt
-            return fit_validate(*given)
+    def stop_in_epoch_2(*given):
+        if next(steps) == 1:
+            raise KeyboardInterrupt
+        return validate(*given)
 
-        fit_validate = fit.validate
+    validate = fit.validate
+    with monkeypatch.context() as patch:
         patch.setattr(fit, "validate", stop_in_epoch_2)
         with pytest.raises(KeyboardInterrupt):
             train(data, tmp_path, "0")
-    folder = train(data, tmp_path, "0")
+    return tmp_path
+
+
+def test_an_interrupted_fold_ends_with_the_same_weights(trained, data, interrupted, capsys) -> None:
+    folder = train(data, interrupted, "0")
     assert "going on after epoch 1" in capsys.readouterr().out
     assert same(weights(folder / "fold_0"), weights(trained / "fold_0"))
     assert (folder / "masks").is_dir() and not (folder / "cv.json").exists()
 
 
+def test_it_may_go_on_computed_in_another_way(trained, data, interrupted) -> None:
+    ways = ("compute.precision=auto", "compute.accumulate=2")
+    folder = train(data, interrupted, "0", *(f"--set={way}" for way in ways))
+    dtypes = [autocast_dtype(torch.device("cpu"), wish) for wish in ("fp32", "auto")]
+    found = [read_json(run / "fold_0/fold.json")["environment"] for run in (trained, folder)]
+    assert [f"torch.{one['precision']}" for one in found] == [str(one) for one in dtypes]
+    assert not same(weights(folder / "fold_0"), weights(trained / "fold_0"))
+    compute = load_config(folder / "config.yaml").compute
+    assert (compute.precision, compute.accumulate) == ("auto", 2)
+
+
 def test_workers_do_not_change_the_result(trained: Path, data: Path, tmp_path: Path) -> None:
-    folder = train(data, tmp_path, "0", "--set=train.workers=2", "--set=train.epochs=2")
+    folder = train(data, tmp_path, "0", "--set=compute.workers=2", "--set=train.epochs=2")
     assert same(weights(folder / "fold_0"), weights(trained / "fold_0"))
 
 

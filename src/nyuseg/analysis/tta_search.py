@@ -96,7 +96,7 @@ def _row(
         "miou": float(mean_iou(confusions.sum(0))),
         "gain": asdict(difference(confusions, identity, scenes)),
         "seconds": sum(seconds[view.name] for view in views),
-        "setting": f"predict.views=[{', '.join(_flow(view) for view in views)}]",
+        "setting": f"tta.views=[{', '.join(_flow(view) for view in views)}]",
     }
 
 
@@ -144,8 +144,8 @@ def _fold_answers(
     model, _ = load_release(experiment.fold_folder(fold), config)
     ensembles = {}
     for view in views:
-        alone = config.predict.model_copy(update={"views": (view,)})
-        one = config.model_copy(update={"predict": alone})
+        alone = config.tta.model_copy(update={"views": (view,)})
+        one = config.model_copy(update={"tta": alone})
         ensembles[view.name] = Ensemble([model], one, device, tta=True)
     ids = experiment.ids(fold, held_out=True)
     frames = PredictionSet(training_frames(experiment), ids, config.data)

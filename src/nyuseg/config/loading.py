@@ -8,14 +8,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from nyuseg.config.schema import Config
+from nyuseg.config.schema import FREE, Config
 from nyuseg.utils.errors import UserError
 
-FREE = {
-    *("train.workers", "train.cache", "train.checkpointing", "train.compile"),
-    # Views are chosen when predicting; nothing that training writes depends on them.
-    *("predict.batch_size", "predict.views"),
-}
 NULL = ("null", "Null", "NULL", "~")
 _TAG = "tag:yaml.org,2002:"
 
@@ -74,8 +69,8 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
 
 
 def is_free(key: str) -> bool:
-    """Whether a setting may change after training: nothing that training writes depends on it."""
-    return key in FREE or key.startswith("submission.")
+    """Whether a setting may change after training: its whole section may, see schema.FREE."""
+    return key.partition(".")[0] in FREE
 
 
 def parse_config(values: dict[str, Any], source: str) -> Config:
@@ -89,7 +84,9 @@ def parse_config(values: dict[str, Any], source: str) -> Config:
         if first["type"] == "tuple_type":
             message = "expected a list, such as [1, 2]"
         where = f"{key}: " if key else ""
-        raise UserError(f"{source}: {where}{message} (given: {first['input']!r:.80})") from None
+        # Where several keys do not go together, the message has their values.
+        given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r:.80})"
+        raise UserError(f"{source}: {where}{message}{given}") from None
 
 
 def dump_config(config: Config) -> str:

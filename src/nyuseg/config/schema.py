@@ -119,17 +119,6 @@ class Augment(Section):
 class Train(Section):
     """Optimisation: AdamW with cosine annealing to zero, over `epochs`, stepped by epoch.
 
-    workers: processes that read and augment, as many as fit into the shared memory; null: up to 8
-    beside a GPU, none without one, where they would only take the cores from the network.
-    precision: see device.autocast_dtype.
-
-    For small GPUs: accumulate computes a batch in so many parts and adds up their gradients (the
-    same step, but BatchNorm sees a part at a time); checkpointing forgets activations and computes
-    them again (the same step, a third slower). compile: torch.compile of the training step.
-
-    cache: where training frames are kept decoded: auto (.cache below the experiments' folder),
-    another folder, or null (read the PNG files in each epoch). The pictures are the same.
-
     ema: decay of an exponential moving average of the weights, such as 0.999; mean_last: so many
     last epochs whose weights are averaged; null: none. Neither changes the training;
     both are scored beside the best and the last epoch.
@@ -140,23 +129,8 @@ class Train(Section):
     lr: float = Field(1e-4, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
     depth_loss: float = Field(0.1, ge=0)
-    workers: int | None = Field(None, ge=0)
-    precision: Literal["auto", "fp32"] = "auto"
-    accumulate: int = Field(1, ge=1)
-    checkpointing: bool = False
-    compile: bool = False
-    cache: TextOrNull = "auto"
     ema: float | None = Field(None, gt=0, lt=1)
     mean_last: int | None = Field(None, ge=1)
-
-    @model_validator(mode="after")
-    def _parts_of_two(self) -> "Train":
-        if self.batch_size % self.accumulate or self.batch_size // self.accumulate < 2:
-            raise ValueError(
-                f"accumulate: {self.batch_size} images cannot be {self.accumulate} equal parts of "
-                "two or more"
-            )
-        return self
 
     @model_validator(mode="after")
     def _mean_within_training(self) -> "Train":
@@ -187,20 +161,49 @@ class View(Section):
 
 
 class Predict(Section):
-    """Which checkpoint of a fold predicts, in which views, and how many images at once.
-
-    views: what --tta averages over; without it, and out-of-fold, there is the first one alone.
+    """Which checkpoint of a fold predicts.
 
     checkpoint: the best epoch (chosen on the images that it is then scored on), the last one, or
     an average of the weights, ema or mean, that `train` must have switched on.
-
-    batch_size: views of an image count like images; null is 16 on a GPU and one image, in all its
-    views, on a processor, which takes several batches side by side. What does not fit into the
-    memory is halved.
     """
 
     checkpoint: Literal["best", "last", "ema", "mean"] = "best"
-    batch_size: int | None = Field(None, ge=1)
+
+
+class Compute(Section):
+    """How it is computed. The result stays the same, up to rounding; it may change between runs.
+
+    workers: processes that read and augment, as many as fit into the shared memory; null: up to 8
+    beside a GPU, none without one, where they would only take the cores from the network.
+    precision: see device.autocast_dtype.
+
+    For small GPUs: accumulate computes a batch in so many parts and adds up their gradients (the
+    same step, but BatchNorm sees a part at a time); checkpointing forgets activations and computes
+    them again (the same step, a third slower). compile: torch.compile of the training step.
+
+    cache: where training frames are kept decoded: auto (.cache below the experiments' folder),
+    another folder, or null (read the PNG files in each epoch). The pictures are the same.
+
+    predict_batch_size: views of an image count like images; null is 16 on a GPU and one image, in
+    all its views, on a processor, which takes several batches side by side. What does not fit into
+    the memory is halved.
+    """
+
+    workers: int | None = Field(None, ge=0)
+    precision: Literal["auto", "fp32"] = "auto"
+    accumulate: int = Field(1, ge=1)
+    checkpointing: bool = False
+    compile: bool = False
+    cache: TextOrNull = "auto"
+    predict_batch_size: int | None = Field(None, ge=1)
+
+
+class Tta(Section):
+    """Test-time augmentation.
+
+    views: what --tta averages over; without it, and out-of-fold, there is the first one alone.
+    """
+
     views: tuple[View, ...] = (View(), View(flip=True))
 
     @field_validator("views")
@@ -220,6 +223,10 @@ class Submission(Section):
     empty: str = ""
 
 
+# Sections that may change after training: they say how it is computed, shown or written, not what.
+FREE = ("compute", "tta", "submission")
+
+
 class Config(Section):
     """An experiment. `name` is its folder below oof/ and submissions/."""
 
@@ -231,6 +238,8 @@ class Config(Section):
     train: Train = Train()
     folds: Folds = Folds()
     predict: Predict = Predict()
+    compute: Compute = Compute()
+    tta: Tta = Tta()
     submission: Submission = Submission()
 
     @property
@@ -244,6 +253,16 @@ class Config(Section):
         # DeepLabV3+ keeps its encoder at stride 16; the others go down to 32.
         if self.model.decoder != "deeplabv3plus" and any(n % 32 for n in self.data.size):
             raise ValueError(f"data.size: {self.model.decoder} needs multiples of 32")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_of_two(self) -> "Config":
+        batch, parts = self.train.batch_size, self.compute.accumulate
+        if batch % parts or batch // parts < 2:
+            raise ValueError(
+                f"compute.accumulate: train.batch_size={batch} images cannot be {parts} equal "
+                "parts of two or more"
+            )
         return self
 
     @model_validator(mode="after")

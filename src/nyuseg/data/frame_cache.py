@@ -84,7 +84,7 @@ def open_cache(
         if room > free:
             print(
                 f"frame cache: needs {room / 1e9:.2f} GB, {free / 1e9:.2f} GB are free in {parent};"
-                " reading the files instead; --set train.cache=DIR puts it on another disk"
+                " reading the files instead; --set compute.cache=DIR puts it on another disk"
             )
             return FrameFolder(root, "train")
         print(f"frame cache: {reason}; decoding {len(ids)} frames into {folder}", flush=True)

@@ -79,7 +79,7 @@ def iterate(loader: DataLoader) -> Iterator[Sample]:
         text = str(error)
         if "shared memory" in text:
             raise UserError(
-                f"{SHARED}: no room for a batch; use --set train.workers=0, or give the "
+                f"{SHARED}: no room for a batch; use --set compute.workers=0, or give the "
                 "container more by --shm-size=2g"
             ) from None
         if not loader.num_workers or not _is_death(error):
@@ -90,7 +90,7 @@ def iterate(loader: DataLoader) -> Iterator[Sample]:
         stop_if_asked()  # The signal may have been sent to the workers, too.
         raise UserError(
             f"a DataLoader worker died ({' '.join(text.split()).strip('. ') or 'no word'}), while "
-            f"reading {_being_read(loader)}; with too little memory, use --set train.workers=0"
+            f"reading {_being_read(loader)}; with too little memory, use --set compute.workers=0"
         ) from None
 
 

@@ -107,7 +107,7 @@ def pool(experiment: Experiment, device: torch.device) -> dict[str, Any]:
         "optimism": optimism(halves),
         "folds": rows,
         "seed": experiment.config.seed,
-        "environment": environment(device, experiment.config.train.precision),
+        "environment": environment(device, experiment.config.compute.precision),
     }
     with only_writer(experiment.folder, wait=True):
         remove_partial(experiment.folder)

@@ -29,7 +29,7 @@ def training_frames(experiment: Experiment) -> FrameCache | FrameFolder:
     require_same_data(experiment)
     if "depth" in experiment.config.training_kinds:
         require_depth(experiment.input, "train", WITHOUT_DEPTH)
-    if experiment.config.train.cache is None:
+    if experiment.config.compute.cache is None:
         return FrameFolder(experiment.input, "train")
     ids = sorted(experiment.table["image_id"])
     known = known_files(experiment.folder)
@@ -84,5 +84,5 @@ def known_files(folder: Path) -> Facts:
 
 def cache_parent(experiment: Experiment) -> Path:
     """The folder that holds the frame caches of an experiment that has one."""
-    wish = experiment.config.train.cache
+    wish = experiment.config.compute.cache
     return experiment.folder.parent / ".cache" if wish == "auto" else Path(str(wish))

@@ -38,7 +38,7 @@ class Ensemble:
     ) -> None:
         self.config, self.weight = config, weight
         self.devices = [device] if isinstance(device, torch.device) else list(device)
-        self.views = config.predict.views if tta else config.predict.views[:1]
+        self.views = config.tta.views if tta else config.tta.views[:1]
         held: dict[torch.device, list[nn.Module]] = {}
         for device in dict.fromkeys(self.devices):
             copies = copy.deepcopy(list(models)) if held else models
@@ -65,7 +65,7 @@ class Ensemble:
         images = images.to(
             self.devices[replica], memory_format=torch.channels_last, non_blocking=True
         )
-        probabilities, depth = self._average(images, replica, self.config.train.precision)
+        probabilities, depth = self._average(images, replica, self.config.compute.precision)
         if not torch.isfinite(probabilities).all():  # float16 overflows where bfloat16 did not.
             probabilities, depth = self._average(images, replica, "fp32")
         if not torch.isfinite(probabilities).all():

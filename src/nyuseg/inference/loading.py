@@ -57,7 +57,7 @@ def load_predictor(
     for part in experiment.parts:
         member = part.experiment
         if tta:
-            require_views(member.config, member.config.predict.views)
+            require_views(member.config, member.config.tta.views)
         models, digests = load_folds(member, folds)
         if part.digests and any(part.digests[fold] != digests[fold] for fold in digests):
             raise UserError(

@@ -55,7 +55,7 @@ class Predictor:
         sizes = {ensemble.config.data.size for ensemble in self.ensembles}
         self.sizes = sorted(sizes, key=lambda size: (size[0] * size[1], size), reverse=True)
         gpu = self.devices[0].type == "cuda"
-        together = self.config.predict.batch_size or (16 if gpu else 1)
+        together = self.config.compute.predict_batch_size or (16 if gpu else 1)
         self.batch_size = max(1, together // self.view_count)
         self._loader: tuple[PredictionSet, DataLoader] | None = None
 
@@ -123,7 +123,7 @@ class Predictor:
         if self._loader is None or self._loader[0] is not frames:
             # Few frames are shared out, too.
             batch_size = min(self.batch_size, -(-len(frames) // len(self.devices))) or 1
-            workers = self.config.train.workers
+            workers = self.config.compute.workers
             loader = make_loader(self.frames(frames), batch_size, workers, self.devices[0])
             self._loader = frames, loader
         return self._loader[1]

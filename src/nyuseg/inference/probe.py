@@ -17,7 +17,7 @@ DECODERS = get_args(Model.model_fields["decoder"].annotation)
 def require_possible(config: Config) -> None:
     """Raise UserError when this configuration can be trained on no data, on this machine."""
     require_network(config)
-    if config.train.compile:
+    if config.compute.compile:
         require_compiler(pick_device())
 
 
@@ -28,7 +28,7 @@ def require_network(config: Config) -> None:
     """
     reason = network_fault(config)
     if reason is None:
-        require_views(config, config.predict.views)
+        require_views(config, config.tta.views)
         return
     if reason.startswith(UNKNOWN):
         raise UserError(
@@ -52,7 +52,7 @@ def require_views(config: Config, views: Sequence[View]) -> None:
         reason = network_fault(config, size) if view.scale != 1 else None
         if reason is not None:
             raise UserError(
-                f"predict.views: {config.model.encoder} takes no input of {size[0]}x{size[1]}, "
+                f"tta.views: {config.model.encoder} takes no input of {size[0]}x{size[1]}, "
                 f"which the scale {view.scale:g} makes of it ({reason}); leave this scale out"
             )
 

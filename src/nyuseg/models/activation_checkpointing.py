@@ -25,7 +25,7 @@ def recompute_blocks(network: nn.Module) -> int:
     blocks = [block for block in blocks if id(block) not in outer]
     if not blocks:
         raise UserError(
-            "train.checkpointing: this encoder has no repeated blocks; use train.accumulate"
+            "compute.checkpointing: this encoder has no repeated blocks; use compute.accumulate"
         )
     for block in blocks:
         contexts = partial(_contexts, block)

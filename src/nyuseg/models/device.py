@@ -47,8 +47,8 @@ def require_compiler(device: torch.device) -> None:
     except Exception as error:  # Of dynamo, inductor, Triton or the compiler itself.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"train.compile: torch cannot compile on this machine ({reason:.120}); install "
-            f"{needs}, or --set train.compile=false"
+            f"compute.compile: torch cannot compile on this machine ({reason:.120}); install "
+            f"{needs}, or --set compute.compile=false"
         ) from None
     finally:
         torch.compiler.reset()

@@ -105,7 +105,7 @@ def write_submission(
         "encoding": config.submission.model_dump(),
         "depth": {"unit": config.data.depth_unit, "missing": list(config.data.depth_missing)},
         "seed": config.seed,
-        "environment": environment(predictor.devices[0], config.train.precision),
+        "environment": environment(predictor.devices[0], config.compute.precision),
     }
 
 

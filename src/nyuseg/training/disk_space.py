@@ -43,7 +43,7 @@ def required_bytes(experiment: Experiment, folds: list[int]) -> int:
 
 def _cache_bytes(experiment: Experiment) -> int:
     """What a frame cache will take beside the experiments; one elsewhere looks after itself."""
-    if experiment.config.train.cache != "auto":
+    if experiment.config.compute.cache != "auto":
         return 0
     if cache_folder(experiment.input, cache_parent(experiment)).exists():
         return 0
@@ -61,7 +61,7 @@ def require_space(experiment: Experiment, folds: list[int]) -> None:
         raise UserError(
             f"{experiment.folder}: {len(folds)} folds need about {needed / 1e9:.2f} GB, "
             f"{free / 1e9:.2f} GB are free; make room, use --oof on another disk, "
-            "--set train.cache=null, or train fewer folds at once"
+            "--set compute.cache=null, or train fewer folds at once"
         )
 
 

@@ -79,7 +79,7 @@ class FoldTrainer:
         self.loader = make_loader(
             self.train,
             options.batch_size,
-            options.workers,
+            self.config.compute.workers,
             device,
             sampler=self.sampler,
             # BatchNorm in the pooled branch of DeepLabV3+ fails on a batch of one.
@@ -93,7 +93,8 @@ class FoldTrainer:
         torch.manual_seed(mix_seed(self.config.seed, self.fold))
         self.model = build_model(self.config, pretrained=state is None)
         self.model.to(self.device, memory_format=torch.channels_last)
-        self.step = TrainingStep(self.model, self.config.train, self.device)
+        options = self.config.train, self.config.compute
+        self.step = TrainingStep(self.model, *options, self.device)
         self.predictor = Predictor([Ensemble([self.model], self.config, self.device)])
         if state is not None:
             self._restore(state)
@@ -120,7 +121,7 @@ class FoldTrainer:
             "valid_ids": self.valid.ids,
             "best": {key: self.best[key] for key in ("epoch", "confusion")},
             "last": {key: last[key] for key in ("epoch", "confusion")},
-            "environment": environment(self.device, self.config.train.precision),
+            "environment": environment(self.device, self.config.compute.precision),
         }
         release_weights(self.folder, averages.get(chosen, state["model"]), facts)
         (self.folder / "previous.pt").unlink(missing_ok=True)
@@ -194,7 +195,7 @@ class FoldTrainer:
         good = f"{self.folder / 'last.pt'} (epoch {self.epoch})" if self.epoch else "none yet"
         raise UserError(
             f"fold {self.fold}, epoch {self.epoch + 1}: {what}; last good checkpoint: {good}; "
-            "try a lower train.lr or train.precision=fp32"
+            "try a lower train.lr or compute.precision=fp32"
         )
 
     def _batches(self) -> Iterator[dict[str, Any]]:

@@ -23,7 +23,7 @@ def train(config: Config, folds: list[int], root: Path, oof: Path, fresh: bool) 
     """
     device = pick_device()
     experiment = create_experiment(config, root, oof, fresh)
-    facts = environment(device, config.train.precision)
+    facts = environment(device, config.compute.precision)
     print(f"{config.name}: {facts['device']}, {facts['precision']}, data {root}")
     if experiment.notice:
         print(f"!! {experiment.notice} !!")

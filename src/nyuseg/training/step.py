@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from nyuseg.config.schema import Train
+from nyuseg.config.schema import Compute, Train
 from nyuseg.dataloading.inputs import Sample
 from nyuseg.models.activation_checkpointing import recompute_blocks
 from nyuseg.models.device import autocast, autocast_dtype
@@ -20,16 +20,18 @@ class TrainingStep:
     whether the gradients are finite.
     """
 
-    def __init__(self, model: nn.Module, options: Train, device: torch.device) -> None:
-        self.options, self.device = options, device
-        if options.checkpointing:
+    def __init__(
+        self, model: nn.Module, options: Train, compute: Compute, device: torch.device
+    ) -> None:
+        self.options, self.compute, self.device = options, compute, device
+        if compute.checkpointing:
             recompute_blocks(model.encoder)
         # The compiled function stands beside the model: names of weights and inference stay.
-        self.forward = torch.compile(model) if options.compile else model
+        self.forward = torch.compile(model) if compute.compile else model
         self.optimizer = torch.optim.AdamW(
             model.parameters(), options.lr, weight_decay=options.weight_decay, fused=True
         )
-        half = autocast_dtype(device, options.precision) == torch.float16
+        half = autocast_dtype(device, compute.precision) == torch.float16
         self.scaler = torch.amp.GradScaler(device.type, enabled=half)
         self.averages = Averages(model, options)
 
@@ -42,8 +44,8 @@ class TrainingStep:
         self.optimizer.zero_grad(set_to_none=True)
         counts = valid_pixels(batch)
         losses = torch.zeros(3, device=self.device)
-        for part in _parts(batch, self.options.accumulate):
-            with autocast(self.device, self.options.precision):
+        for part in _parts(batch, self.compute.accumulate):
+            with autocast(self.device, self.compute.precision):
                 output = self.forward(part["image"])
             loss = multitask_loss(output, part, self.options.depth_loss, counts)
             self.scaler.scale(loss["total"]).backward()
@@ -74,7 +76,7 @@ class TrainingStep:
     def load_state_dict(self, state: dict) -> None:
         """Go on from a state_dict."""
         self.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"] and self.scaler.is_enabled():  # Empty when it began without float16.
+        if state["scaler"] and self.scaler.is_enabled():  # Each precision resumes the other.
             self.scaler.load_state_dict(state["scaler"])
         if self.averages.kinds:
             self.averages.load_state_dict(state["averages"])

@@ -84,8 +84,8 @@ def _exit_code(main: Callable[[Sequence[str] | None], None], argv: Sequence[str]
         if type(error).__name__ not in ("OutOfMemoryError", "MemoryError"):
             raise
         print(
-            "error: out of memory; in training, try --set train.checkpointing=true, or "
-            "--set train.accumulate=2; in inference, another program holds the memory",
+            "error: out of memory; in training, try --set compute.checkpointing=true, or "
+            "--set compute.accumulate=2; in inference, another program holds the memory",
             file=sys.stderr,
         )
         return 1
