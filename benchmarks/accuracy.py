@@ -46,7 +46,8 @@ Masks = dict[str, np.ndarray]
 
 def reference(experiment: Experiment, fold: int) -> nn.Module:
     """A fold's network as it was trained: BatchNorm in its place, the library's convolutions."""
-    model = build_model(experiment.config, pretrained=False).eval()
+    config = experiment.config
+    model = build_model(config.model, config.data, pretrained=False).eval()
     model.load_state_dict(load_file(experiment.fold_folder(fold) / "weights.safetensors"))
     for module in model.modules():
         if isinstance(module, AtrousDepthwise):

@@ -10,6 +10,7 @@ from time import perf_counter
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -104,8 +105,12 @@ def write_folds(data: Path, work: Path, encoder: str, size: Size) -> None:
     for fold in range(config.folds.count):
         if not (experiment.fold_folder(fold) / "weights.json").exists():
             torch.manual_seed(fold)
-            weights = build_model(config, pretrained=False).state_dict()
+            weights = _untrained(config).state_dict()
             release_weights(experiment.fold_folder(fold), weights, _facts(experiment, fold))
+
+
+def _untrained(config: Config) -> nn.Module:
+    return build_model(config.model, config.data, pretrained=False)
 
 
 def _facts(experiment: Experiment, fold: int) -> dict:
@@ -150,7 +155,7 @@ def count_operations(encoder: str, size: Size) -> float:
     Counted without computing anything, on torch's `meta` device.
     """
     with torch.device("meta"):
-        model = build_model(configure(encoder, size), pretrained=False)
+        model = _untrained(configure(encoder, size))
         image = torch.empty(1, 4, *size)
     with FlopCounterMode(display=False) as counter:
         model.to("meta").eval()(image)  # smp makes the first filters elsewhere.
@@ -160,7 +165,7 @@ def count_operations(encoder: str, size: Size) -> float:
 def network_seconds(encoder: str, size: Size, repeats: int = 2) -> float:
     """Seconds that a network in an Ensemble takes for one view of one image, nothing else."""
     config = configure(encoder, size)
-    ensemble = Ensemble([build_model(config, pretrained=False)], config, CPU, tta=True)
+    ensemble = Ensemble([_untrained(config)], config, CPU, tta=True)
     images = torch.rand(2, config.data.channel_count, *size)
     ensemble(images)
     started = perf_counter()

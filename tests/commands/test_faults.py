@@ -19,6 +19,7 @@ import torch
 
 import infer
 from nyuseg.config.loading import parse_config
+from nyuseg.config.schema import Data, Model
 from nyuseg.data.folds import read_folds
 from nyuseg.data.frames import list_ids
 from nyuseg.experiment.folder import Experiment
@@ -97,14 +98,14 @@ def test_code_in_a_checkpoint_is_refused_not_run(tmp_path: Path, how: str) -> No
 
 def test_release_weights_that_are_a_folder_or_absent(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"weights\.json: no such file"):
-        load_release(tmp_path, parse_config({"name": "x"}, "test"))
+        load_release(tmp_path, Model(), Data())
     files.write_json(tmp_path / "weights.json", {})
     with pytest.raises(UserError, match=r"weights\.json: lacks .*sha256"):
-        load_release(tmp_path, parse_config({"name": "x"}, "test"))
+        load_release(tmp_path, Model(), Data())
     files.write_json(tmp_path / "weights.json", dict.fromkeys(RELEASE_KEYS, 0))
     (tmp_path / "weights.safetensors").mkdir()
     with pytest.raises(UserError, match=r"weights\.safetensors"):
-        load_release(tmp_path, parse_config({"name": "x"}, "test"))
+        load_release(tmp_path, Model(), Data())
 
 
 # Files

@@ -111,7 +111,9 @@ def test_answers_do_not_depend_on_batches_or_workers(tmp_path: Path, workers: in
         compute = {**COMPUTE, "workers": workers, "predict_batch_size": batch_size}
         config = parse_config({**BASE, "model": options, "compute": compute}, "test")
         torch.manual_seed(0)
-        predictor = Predictor([Ensemble([build_model(config)], config, CPU, tta=True)])
+        predictor = Predictor(
+            [Ensemble([build_model(config.model, config.data)], config, CPU, tta=True)]
+        )
         frames = PredictionSet(FrameFolder(tmp_path, "test"), ids, config.data)
         results.append(list(predictor.predict(frames)))
     one, three = results

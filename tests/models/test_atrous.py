@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nyuseg.config.loading import parse_config
+from nyuseg.config.schema import Data, Model
 from nyuseg.models.atrous import AtrousDepthwise, use_atrous
 from nyuseg.models.network import build_model
 
@@ -70,8 +70,7 @@ def test_other_convolutions_are_left_alone(options) -> None:
 
 
 def test_deeplab_uses_it_under_the_same_names() -> None:
-    values = {"name": "x", "model": {"encoder": "tu-test_resnet", "encoder_weights": None}}
-    network = build_model(parse_config(values, "test"))
+    network = build_model(Model(encoder="tu-test_resnet", encoder_weights=None), Data())
     names = [n for n, module in network.named_modules() if isinstance(module, AtrousDepthwise)]
     assert names == [f"decoder.aspp.0.convs.{i}.0.0" for i in (1, 2, 3)]
     assert {f"{name}.weight" for name in names} <= set(network.state_dict())

@@ -5,15 +5,14 @@ import timm
 import torch
 from torch import nn
 
-from nyuseg.config.loading import parse_config
-from nyuseg.config.schema import Config
+from nyuseg.config.schema import Data, Model
 from nyuseg.models.batchnorm_folding import find_pairs, fold_batchnorm
 from nyuseg.models.network import build_model, load_network
 
 
-def config(encoder: str, decoder: str) -> Config:
+def sections(encoder: str, decoder: str) -> tuple[Model, Data]:
     model = {"encoder": encoder, "decoder": decoder, "encoder_weights": None}
-    return parse_config({"name": "test", "model": model, "data": {"size": [64, 96]}}, "test")
+    return Model.model_validate(model), Data(size=(64, 96))
 
 
 def lived_in(network: nn.Module) -> nn.Module:
@@ -44,12 +43,12 @@ def norms(network: nn.Module) -> int:
 )
 @torch.no_grad()
 def test_a_loaded_network_answers_as_the_trained_one(encoder: str, decoder: str, left: int) -> None:
-    settings = config(encoder, decoder)
-    trained = lived_in(build_model(settings))
+    settings = sections(encoder, decoder)
+    trained = lived_in(build_model(*settings))
     state = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
     image = torch.randn(2, 4, 64, 96, generator=torch.Generator().manual_seed(1))
     expected = trained(image)
-    loaded = load_network(settings, state)
+    loaded = load_network(*settings, state)
     assert norms(trained) > 0 or encoder == "mit_b0"
     assert norms(loaded) == left
     for key, found in loaded(image).items():
@@ -60,9 +59,9 @@ def test_a_loaded_network_answers_as_the_trained_one(encoder: str, decoder: str,
 
 @torch.no_grad()
 def test_half_precision_weights_become_float32_and_networks_share_nothing() -> None:
-    settings = config("resnet18", "unet")
-    states = [build_model(settings).half().state_dict() for _ in range(2)]
-    one, two = (load_network(settings, state) for state in states)
+    settings = sections("resnet18", "unet")
+    states = [build_model(*settings).half().state_dict() for _ in range(2)]
+    one, two = (load_network(*settings, state) for state in states)
     assert {p.dtype for p in one.parameters()} == {torch.float32}
     image = torch.randn(1, 4, 64, 96)
     before = two(image)["logits"]
@@ -72,10 +71,10 @@ def test_half_precision_weights_become_float32_and_networks_share_nothing() -> N
 
 
 def test_weights_of_another_network_do_not_fit() -> None:
-    state = build_model(config("resnet18", "unet")).state_dict()
+    state = build_model(*sections("resnet18", "unet")).state_dict()
     for encoder in ("resnet34", "mit_b0"):
         with pytest.raises(RuntimeError):
-            load_network(config(encoder, "unet"), state)
+            load_network(*sections(encoder, "unet"), state)
 
 
 class Tangled(nn.Module):

@@ -10,38 +10,43 @@ from safetensors.torch import save_file
 
 import nyuseg.models.network
 from nyuseg.config.loading import parse_config
-from nyuseg.config.schema import Config
+from nyuseg.config.schema import Config, Data, Model
 from nyuseg.inference.probe import require_network, require_possible
 from nyuseg.models.network import build_model, expand_input, load_network
 from nyuseg.utils.errors import UserError
 
 
-def config(**model) -> Config:
+def sections(**model) -> tuple[Model, Data]:
+    """What a network is built from: the options of its section, and `data`."""
     data = model.pop("data", {})
     model = {"encoder": "tu-test_resnet", "encoder_weights": None, **model}
-    return parse_config({"name": "test", "model": model, "data": data}, "test")
+    config = parse_config({"name": "test", "model": model, "data": data}, "test")
+    return config.model, config.data
 
 
 @pytest.mark.parametrize("decoder", ["deeplabv3plus", "fpn", "upernet", "unet"])
 def test_every_decoder_answers_on_a_grid_of_stride_4(decoder: str) -> None:
-    model = build_model(config(decoder=decoder)).eval()
+    model = build_model(*sections(decoder=decoder)).eval()
     output = model(torch.zeros(2, 4, 96, 160))
     assert output["logits"].shape == (2, 13, 24, 40)
     assert output["depth"].shape == (2, 1, 24, 40)
 
 
 def test_deeplab_takes_multiples_of_16() -> None:
-    assert build_model(config()).eval()(torch.zeros(1, 4, 48, 80))["logits"].shape[2:] == (12, 20)
+    assert build_model(*sections()).eval()(torch.zeros(1, 4, 48, 80))["logits"].shape[2:] == (
+        12,
+        20,
+    )
 
 
 def test_without_a_depth_head_there_is_no_depth() -> None:
-    assert set(build_model(config(depth_head=False)).eval()(torch.zeros(1, 4, 64, 64))) == {
+    assert set(build_model(*sections(depth_head=False)).eval()(torch.zeros(1, 4, 64, 64))) == {
         "logits"
     }
 
 
 def test_exp060_is_a_resnet101_over_four_channels() -> None:
-    model = build_model(parse_config({"name": "exp060"}, "test"), pretrained=False)
+    model = build_model(Model(), Data(), pretrained=False)
     assert model.encoder.conv1.weight.shape == (64, 4, 7, 7)
     assert len(model.encoder.layer3) == 23
     assert model.segmentation_head.weight.shape == (13, 256, 1, 1)
@@ -72,11 +77,11 @@ def test_three_channels_change_nothing() -> None:
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
 def test_encoder_weights_from_a_local_file(tmp_path: Path, suffix: str) -> None:
-    rgb = build_model(config(data={"channels": ["rgb"]})).encoder.state_dict()
+    rgb = build_model(*sections(data={"channels": ["rgb"]})).encoder.state_dict()
     path = tmp_path / f"encoder.{suffix}"
     (save_file if suffix == "safetensors" else torch.save)(rgb, path)
     options = {"encoder_weights": str(path), "input_init": "zeros"}
-    loaded = build_model(config(**options)).encoder.state_dict()
+    loaded = build_model(*sections(**options)).encoder.state_dict()
     widened = [key for key in rgb if rgb[key].shape != loaded[key].shape]
     assert len(widened) == 1
     assert torch.equal(loaded[widened[0]][:, :3], rgb[widened[0]])
@@ -88,7 +93,7 @@ def test_pretrained_filters_get_the_chosen_init(monkeypatch: pytest.MonkeyPatch)
     """The library hands over RGB filters laid over four channels; ours are made from them."""
     make = nyuseg.models.network._build_network
     monkeypatch.setattr(
-        nyuseg.models.network, "_build_network", lambda config, _: lay(make(config, False))
+        nyuseg.models.network, "_build_network", lambda *given: lay(make(*given[:2], False))
     )
 
     def lay(network: torch.nn.Module) -> torch.nn.Module:
@@ -97,7 +102,7 @@ def test_pretrained_filters_get_the_chosen_init(monkeypatch: pytest.MonkeyPatch)
         first.weight.data = expand_input(rgb, 4, "smp")
         return network
 
-    model = build_model(config(encoder_weights="imagenet", input_init="zeros"))
+    model = build_model(*sections(encoder_weights="imagenet", input_init="zeros"))
     first = next(m for m in model.encoder.modules() if isinstance(m, torch.nn.Conv2d))
     assert torch.allclose(first.weight[:, :3], torch.tensor(2.0))
     assert not first.weight[:, 3].any()
@@ -109,7 +114,7 @@ def test_without_a_network_the_error_names_two_ways_out(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(nyuseg.models.network.smp, "create_model", offline)
     with pytest.raises(UserError) as caught:
-        build_model(config(encoder_weights="imagenet"))
+        build_model(*sections(encoder_weights="imagenet"))
     message = str(caught.value)
     assert "=FILE" in message and "=null" in message and "\n" not in message
 
@@ -131,7 +136,7 @@ def test_why_weights_did_not_come_is_told_apart(monkeypatch, fault: Exception, w
 
     monkeypatch.setattr(nyuseg.models.network.smp, "create_model", fail)
     with pytest.raises(UserError, match=re.escape(words)) as caught:
-        build_model(config(encoder_weights="imagenet"))
+        build_model(*sections(encoder_weights="imagenet"))
     assert "model.encoder_weights" in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -158,12 +163,12 @@ def test_families_of_encoders_take_the_size_of_the_input(encoder: str) -> None:
 
 def test_an_encoder_built_for_one_size_is_trained_and_loaded_as_the_same(tmp_path: Path) -> None:
     wish = sized("tu-coatnet_nano_rw_224", "unet", (64, 96))
-    model = build_model(wish).eval()
+    model = build_model(wish.model, wish.data).eval()
     images = torch.randn(1, 4, 64, 96, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = model(images)["logits"]
         assert expected.shape == (1, 13, 16, 24)
-        found = load_network(wish, model.state_dict())(images)["logits"]
+        found = load_network(wish.model, wish.data, model.state_dict())(images)["logits"]
     assert torch.allclose(found, expected, atol=1e-4)
 
 
@@ -210,13 +215,14 @@ def test_no_compiler_is_known_before_training(monkeypatch) -> None:
 def test_asking_the_network_draws_no_random_number() -> None:
     before = torch.get_rng_state()
     require_network(sized("tu-test_resnet", "fpn", (64, 96)))
-    assert nyuseg.models.network.network_fault(sized("tu-nest_tiny", "fpn", (64, 64))) is not None
+    other = sized("tu-nest_tiny", "fpn", (64, 64))
+    assert nyuseg.models.network.network_fault(other.model, other.data) is not None
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_unknown_encoder_is_one_line() -> None:
     with pytest.raises(UserError, match=r"model\.encoder: resnet7") as caught:
-        build_model(config(encoder="resnet7"))
+        build_model(*sections(encoder="resnet7"))
     assert "\n" not in str(caught.value)
 
 
@@ -230,7 +236,7 @@ def test_code_in_encoder_weights_is_refused(tmp_path: Path, monkeypatch) -> None
     path = tmp_path / "encoder.pth"
     path.write_bytes(pickle.dumps({"weight": Bomb()}))
     with pytest.raises(UserError, match=r"encoder\.pth"):
-        build_model(config(encoder_weights=str(path)))
+        build_model(*sections(encoder_weights=str(path)))
     assert not (tmp_path / "exploded").exists()
 
 
@@ -238,19 +244,19 @@ def test_weights_of_another_encoder_and_absent_files_are_refused(tmp_path: Path)
     path = tmp_path / "other.safetensors"
     save_file({"conv.weight": torch.zeros(1)}, path)
     with pytest.raises(UserError, match="another encoder"):
-        build_model(config(encoder_weights=str(path)))
+        build_model(*sections(encoder_weights=str(path)))
     with pytest.raises(UserError, match=r"gone\.pth"):
-        build_model(config(encoder_weights=str(tmp_path / "gone.pth")))
+        build_model(*sections(encoder_weights=str(tmp_path / "gone.pth")))
 
 
 def test_files_of_timm_and_torchvision_fit(tmp_path: Path) -> None:
     """timm's files lack smp's prefix, torchvision's older ones lack BatchNorm's counters."""
-    state = build_model(config(data={"channels": ["rgb"]})).encoder.state_dict()
+    state = build_model(*sections(data={"channels": ["rgb"]})).encoder.state_dict()
     plain = {key.removeprefix("model."): tensor for key, tensor in state.items()}
     plain = {key: tensor for key, tensor in plain.items() if "num_batches" not in key}
     path = tmp_path / "timm.safetensors"
     save_file(plain, path)
-    loaded = build_model(config(encoder_weights=str(path), data={"channels": ["rgb"]}))
+    loaded = build_model(*sections(encoder_weights=str(path), data={"channels": ["rgb"]}))
     own = loaded.encoder.state_dict()
     assert all(torch.equal(own[key], state[key]) for key in state)
 
@@ -259,7 +265,7 @@ def test_files_of_timm_and_torchvision_fit(tmp_path: Path) -> None:
 def test_a_file_that_is_no_state_dict_is_one_line(tmp_path: Path, content) -> None:
     torch.save(content, tmp_path / "odd.pth")
     with pytest.raises(UserError, match="not a dict of tensors"):
-        build_model(config(encoder_weights=str(tmp_path / "odd.pth")))
+        build_model(*sections(encoder_weights=str(tmp_path / "odd.pth")))
 
 
 @pytest.mark.parametrize("name", ["tu-resnet7", "resnet7"])
@@ -273,9 +279,9 @@ def test_weights_are_loaded_though_the_encoder_refuses_to_run_without_memory(mon
         raise AssertionError
 
     wish = sized("tu-resnet10t", "unet", (96, 64))
-    model = build_model(wish).eval()
+    model = build_model(wish.model, wish.data).eval()
     monkeypatch.setattr(nyuseg.models.network, "find_pairs", refuse)
-    found = load_network(wish, model.state_dict())
+    found = load_network(wish.model, wish.data, model.state_dict())
     image = torch.ones(1, 4, 96, 64)
     with torch.no_grad():
         assert torch.equal(found(image)["logits"], model(image)["logits"])

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nyuseg.config.loading import parse_config
-from nyuseg.config.schema import Compute, Train
+from nyuseg.config.schema import Compute, Data, Model, Train
 from nyuseg.models.activation_checkpointing import recompute_blocks
 from nyuseg.models.network import build_model
 from nyuseg.training.step import TrainingStep
@@ -78,9 +77,8 @@ def test_another_precision_goes_on_with_the_same_weights(monkeypatch) -> None:
 
 
 def network(encoder: str = "resnet18", **model: object) -> nn.Module:
-    values = {"name": "x", "model": {"encoder": encoder, "encoder_weights": None, **model}}
     torch.manual_seed(0)
-    return build_model(parse_config(values, "test"))
+    return build_model(Model(encoder=encoder, encoder_weights=None, **model), Data())
 
 
 @pytest.mark.parametrize("encoder", ["resnet18", "tu-resnet18", "tu-convnext_atto"])

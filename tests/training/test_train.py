@@ -561,7 +561,7 @@ def test_real_frames_train_a_step_and_infer(name: str, batch: int, tmp_path: Pat
     config = config.model_copy(
         update={"model": config.model.model_copy(update={"encoder_weights": None})}
     )
-    model, device = build_model(config), torch.device("cpu")
+    model, device = build_model(config.model, config.data), torch.device("cpu")
     source = FrameFolder(root, "train")
     samples = TrainingSet(source, ids, config, fold=0)
     loader = make_loader(samples, batch, 0, device, sampler=[(0, i) for i in range(batch)])

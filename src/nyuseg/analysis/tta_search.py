@@ -141,7 +141,7 @@ def _fold_answers(
 ) -> Iterator[tuple[str, tuple[int, int], dict[str, torch.Tensor]]]:
     """Id, native size and, by view, probabilities [13,h,w] of a fold's held-out images."""
     config = experiment.config
-    model, _ = load_release(experiment.fold_folder(fold), config)
+    model, _ = load_release(experiment.fold_folder(fold), config.model, config.data)
     ensembles = {}
     for view in views:
         alone = config.tta.model_copy(update={"views": (view,)})

@@ -45,7 +45,7 @@ def write_oof(experiment: Experiment, fold: int, device: torch.device) -> None:
     and, last of all, fold_k/fold.json, which marks the fold as finished.
     """
     config, folder = experiment.config, experiment.fold_folder(fold)
-    model, facts = load_release(folder, config)
+    model, facts = load_release(folder, config.model, config.data)
     ids = experiment.ids(fold, held_out=True)
     if facts["valid_ids"] != ids:
         raise UserError(f"{folder / 'weights.json'}: validated on other images than fold {fold}")

@@ -34,10 +34,10 @@ def load_folds(experiment: Experiment, folds: list[int]) -> tuple[list[nn.Module
             raise UserError(f"{folder}: these weights were validated on another fold table")
         return facts["sha256"]
 
-    models, digests = [], {}
+    models, digests, config = [], {}, experiment.config
     # Hashing is what threads can do side by side, while this one builds networks.
     for fold, found in zip(folds, in_order(check, folds, threads=4, depth=4), strict=True):
-        models.append(open_release(experiment.fold_folder(fold), experiment.config))
+        models.append(open_release(experiment.fold_folder(fold), config.model, config.data))
         digests[str(fold)] = found
     return models, digests
 

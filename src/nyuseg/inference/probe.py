@@ -26,7 +26,7 @@ def require_network(config: Config) -> None:
 
     The line says which decoders would do.
     """
-    reason = network_fault(config)
+    reason = network_fault(config.model, config.data)
     if reason is None:
         require_views(config, config.tta.views)
         return
@@ -36,7 +36,8 @@ def require_network(config: Config) -> None:
             "segmentation-models-pytorch will do, or tu- and the name of a model of timm"
         )
     height, width = config.data.size
-    usable = [name for name in DECODERS if network_fault(_with_decoder(config, name)) is None]
+    others = {name: config.model.model_copy(update={"decoder": name}) for name in DECODERS}
+    usable = [name for name in others if network_fault(others[name], config.data) is None]
     advice = f"use model.decoder={' or '.join(usable)}" if usable else "use another"
     raise UserError(
         f"model.encoder: {config.model.encoder} does not work with model.decoder="
@@ -49,14 +50,9 @@ def require_views(config: Config, views: Sequence[View]) -> None:
     """Raise UserError for a scaled view that the network cannot take."""
     for view in views:
         size = scaled_size(view, config.data.size)
-        reason = network_fault(config, size) if view.scale != 1 else None
+        reason = network_fault(config.model, config.data, size) if view.scale != 1 else None
         if reason is not None:
             raise UserError(
                 f"tta.views: {config.model.encoder} takes no input of {size[0]}x{size[1]}, "
                 f"which the scale {view.scale:g} makes of it ({reason}); leave this scale out"
             )
-
-
-def _with_decoder(config: Config, decoder: str) -> Config:
-    model = config.model.model_copy(update={"decoder": decoder})
-    return config.model_copy(update={"model": model})

@@ -130,7 +130,7 @@ def _read_config(path: Path) -> Config:
 
 def _load(path: Path, config: Config) -> nn.Module:
     try:
-        return load_network(config, read_tensors(path))
+        return load_network(config.model, config.data, read_tensors(path))
     except RuntimeError:
         raise UserError(
             f"{path}: does not fit {config.model.encoder} as this image's timm builds it; pin the "

@@ -15,7 +15,7 @@ from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundE
 from safetensors import SafetensorError
 from torch import nn
 
-from nyuseg.config.schema import Config
+from nyuseg.config.schema import Data, Model
 from nyuseg.data.classes import NUM_CLASSES
 from nyuseg.data.letterbox import STRIDE
 from nyuseg.models.atrous import use_atrous
@@ -54,16 +54,15 @@ class MultiTaskNet(nn.Module):
         return output
 
 
-def build_model(config: Config, pretrained: bool = True) -> MultiTaskNet:
-    """Build the network of a configuration.
+def build_model(options: Model, data: Data, pretrained: bool = True) -> MultiTaskNet:
+    """Build a network for the channels and the size of `data`.
 
-    pretrained=False leaves random weights whatever the config says: for loading a checkpoint,
+    pretrained=False leaves random weights whatever the options say: for loading a checkpoint,
     which needs no download. Raises UserError for an unknown encoder, or weights that are neither
     here nor downloadable.
     """
-    options = config.model
     weights = options.encoder_weights if pretrained else None
-    network = _build_network(config, weights == "imagenet")
+    network = _build_network(options, data, weights == "imagenet")
     if weights == "imagenet":
         first = _input_convolution(network.encoder)
         # smp and timm both lay the RGB filters over the channels in turn and scale them by 3/C.
@@ -74,16 +73,16 @@ def build_model(config: Config, pretrained: bool = True) -> MultiTaskNet:
     return MultiTaskNet(network, options.depth_head)
 
 
-def load_network(config: Config, state: dict[str, torch.Tensor]) -> MultiTaskNet:
-    """The network of a configuration with these weights, for inference alone.
+def load_network(options: Model, data: Data, state: dict[str, torch.Tensor]) -> MultiTaskNet:
+    """The network of build_model with these weights, for inference alone.
 
     Nothing is initialised that the weights will replace, half precision becomes float32, and
     BatchNorm is folded into the convolutions. Raises RuntimeError when the weights do not fit.
     """
     weights = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    skeleton, pairs = _skeleton(config)
+    skeleton, pairs = _skeleton(options, data)
     if skeleton is None:
-        network = build_model(config, pretrained=False).eval()
+        network = build_model(options, data, pretrained=False).eval()
         network.load_state_dict(weights)
     else:
         network = copy.deepcopy(skeleton)
@@ -93,15 +92,15 @@ def load_network(config: Config, state: dict[str, torch.Tensor]) -> MultiTaskNet
 
 
 @lru_cache(maxsize=1)
-def _skeleton(config: Config) -> tuple[MultiTaskNet | None, Pairs]:
+def _skeleton(options: Model, data: Data) -> tuple[MultiTaskNet | None, Pairs]:
     """The network without memory for its weights, and what fold_batchnorm can fold in it.
 
     None for an encoder that computes while it is built, or keeps what no weights file holds.
     """
     try:
         with torch.device("meta"):
-            network = build_model(config, pretrained=False).to("meta").eval()
-            image = torch.empty(1, config.data.channel_count, *config.data.size)
+            network = build_model(options, data, pretrained=False).to("meta").eval()
+            image = torch.empty(1, data.channel_count, *data.size)
         pairs = find_pairs(network, image)
     except Exception:  # As in network_fault: no two encoders refuse with the same.
         return None, ()
@@ -112,9 +111,9 @@ def _skeleton(config: Config) -> tuple[MultiTaskNet | None, Pairs]:
 
 @lru_cache(maxsize=32)
 def network_fault(
-    config: Config, size: tuple[int, int] | None = None, sized: bool | None = None
+    options: Model, data: Data, size: tuple[int, int] | None = None, sized: bool | None = None
 ) -> str | None:
-    """Why a configuration's network cannot be built or cannot take its input; None when it can.
+    """Why a network cannot be built or cannot take its input; None when it can.
 
     size: height and width of another input, for inference. sized: see _is_sized, which decides it.
     Computes nothing, on torch's meta device, unless that fails.
@@ -123,9 +122,10 @@ def network_fault(
     for device in ("meta", "cpu"):
         try:
             with torch.random.fork_rng(devices=[]), torch.device(device), torch.no_grad():
-                network = _create(config, None, _is_sized(config) if sized is None else sized)
-                network = MultiTaskNet(network, config.model.depth_head).to(device)
-                shape = (2, config.data.channel_count, *(size or config.data.size))
+                told = _is_sized(options, data) if sized is None else sized
+                network = _create(options, data, None, told)
+                network = MultiTaskNet(network, options.depth_head).to(device)
+                shape = (2, data.channel_count, *(size or data.size))
                 network.train(size is None)(torch.zeros(shape))
             return None
         except Exception as error:  # No two encoders refuse with the same.
@@ -134,38 +134,39 @@ def network_fault(
 
 
 @lru_cache(maxsize=32)
-def _is_sized(config: Config) -> bool:
+def _is_sized(options: Model, data: Data) -> bool:
     """Whether the encoder is to be told the input's size, because it is built for one alone.
 
     timm marks such models; of those a few take no size that is not square, but any input.
     """
-    name = config.model.encoder
+    name = options.encoder
     facts = timm.get_pretrained_cfg(name.removeprefix("tu-"), allow_unregistered=True)
     if not name.startswith("tu-") or facts is None or not facts.fixed_input_size:
         return False
     return (
-        network_fault(config, None, True) is None or network_fault(config, None, False) is not None
+        network_fault(options, data, None, True) is None
+        or network_fault(options, data, None, False) is not None
     )
 
 
-def _create(config: Config, weights: str | bool | None, sized: bool) -> nn.Module:
+def _create(options: Model, data: Data, weights: str | bool | None, sized: bool) -> nn.Module:
     return smp.create_model(
-        config.model.decoder,
-        encoder_name=config.model.encoder,
+        options.decoder,
+        encoder_name=options.encoder,
         encoder_weights=weights,
-        in_channels=config.data.channel_count,
+        in_channels=data.channel_count,
         classes=NUM_CLASSES,
-        **({"img_size": config.data.size} if sized else {}),
+        **({"img_size": data.size} if sized else {}),
     )
 
 
-def _build_network(config: Config, imagenet: bool) -> nn.Module:
-    encoder = config.model.encoder
+def _build_network(options: Model, data: Data, imagenet: bool) -> nn.Module:
+    encoder = options.encoder
     # For a timm encoder (tu-...) smp takes True: the name itself says which weights.
     weights = (encoder.startswith("tu-") or "imagenet") if imagenet else None
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # Our error says it in a line.
     try:
-        return _create(config, weights, _is_sized(config))
+        return _create(options, data, weights, _is_sized(options, data))
     except MemoryError:
         raise
     except Exception as error:
@@ -176,7 +177,7 @@ def _build_network(config: Config, imagenet: bool) -> nn.Module:
                 "random weights"
             ) from None
         raise UserError(
-            f"model.encoder: {encoder} with {config.model.decoder}: {_reason(error)}"
+            f"model.encoder: {encoder} with {options.decoder}: {_reason(error)}"
         ) from None
 
 

@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import nn
 
-from nyuseg.config.schema import Config
+from nyuseg.config.schema import Data, Model
 from nyuseg.models.network import load_network
 from nyuseg.models.tensors import read_tensors
 from nyuseg.utils.errors import UserError
@@ -25,14 +25,14 @@ def release_weights(folder: Path, model_state: dict[str, Any], facts: dict[str, 
     write_json(folder / "weights.json", {**facts, "sha256": sha256_file(path)})
 
 
-def load_release(folder: Path, config: Config) -> tuple[nn.Module, dict[str, Any]]:
+def load_release(folder: Path, options: Model, data: Data) -> tuple[nn.Module, dict[str, Any]]:
     """Load the network of a fold's folder and the facts beside its weights.
 
     Raises UserError when a file is missing, its hash is not the recorded one, or the weights
     belong to another architecture.
     """
     facts = check_release(folder)
-    return open_release(folder, config), facts
+    return open_release(folder, options, data), facts
 
 
 def check_release(folder: Path) -> dict[str, Any]:
@@ -46,13 +46,13 @@ def check_release(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def open_release(folder: Path, config: Config) -> nn.Module:
+def open_release(folder: Path, options: Model, data: Data) -> nn.Module:
     """The network of a fold's folder that has been checked: see load_release for errors."""
     path = folder / WEIGHTS
     try:
-        return load_network(config, read_tensors(path))
+        return load_network(options, data, read_tensors(path))
     except (RuntimeError, SafetensorError):
         raise UserError(
-            f"{path}: these weights do not fit {config.model.encoder} + {config.model.decoder} "
-            f"with {config.data.channel_count} input channels; the config is another experiment's"
+            f"{path}: these weights do not fit {options.encoder} + {options.decoder} "
+            f"with {data.channel_count} input channels; the config is another experiment's"
         ) from None

@@ -27,9 +27,9 @@ def required_bytes(experiment: Experiment, folds: list[int]) -> int:
     config = experiment.config
     try:
         with torch.device("meta"):  # Shapes alone: no memory, no weights.
-            state = build_model(config, pretrained=False).state_dict()
+            state = build_model(config.model, config.data, pretrained=False).state_dict()
     except (UserError, RuntimeError):  # Some encoders compute while they are built.
-        state = build_model(config, pretrained=False).state_dict()
+        state = build_model(config.model, config.data, pretrained=False).state_dict()
     weights = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     height, width = config.data.size
     grid = (height // STRIDE) * (width // STRIDE) * 2  # float16

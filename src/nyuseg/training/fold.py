@@ -91,7 +91,8 @@ class FoldTrainer:
         remove_partial(self.folder)
         state = load_latest(self.folder, fold_hash(self.experiment.table))
         torch.manual_seed(mix_seed(self.config.seed, self.fold))
-        self.model = build_model(self.config, pretrained=state is None)
+        network = self.config.model, self.config.data
+        self.model = build_model(*network, pretrained=state is None)
         self.model.to(self.device, memory_format=torch.channels_last)
         options = self.config.train, self.config.compute
         self.step = TrainingStep(self.model, *options, self.device)
