@@ -19,7 +19,7 @@ import torch
 
 import infer
 from nyuseg.config.loading import parse_config
-from nyuseg.config.schema import Data, Model
+from nyuseg.config.sections import Data, Model
 from nyuseg.data.folds import read_folds
 from nyuseg.data.frames import list_ids
 from nyuseg.experiment.folder import Experiment

@@ -12,7 +12,8 @@ import infer
 import prepare_data
 import score
 import train_folds
-from nyuseg.config.schema import Compute, Config, Folds, Train
+from nyuseg.config.schema import Config
+from nyuseg.config.sections import Compute, Folds, Train
 from nyuseg.data.depth import DEPTH_MAX, DEPTH_MIN, linear_depth
 from nyuseg.data.folds import fold_table
 from nyuseg.data.frames import frame_path, list_ids, read_depth, read_label, write_png

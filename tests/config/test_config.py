@@ -203,9 +203,6 @@ def test_other_decoders_need_multiples_of_32(decoder: str) -> None:
 @pytest.mark.parametrize(
     ("override", "key"),
     [
-        ("train.epoch=3", "train.epoch"),
-        ("trian.epochs=3", "trian"),
-        ("fold=3", "fold"),
         ("train.epochs=many", "train.epochs"),
         ("train.epochs=1.5", "train.epochs"),
         ("train.epochs=0", "train.epochs"),
@@ -221,12 +218,11 @@ def test_other_decoders_need_multiples_of_32(decoder: str) -> None:
         ("predict.checkpoint=ema", "predict.checkpoint: ema needs train.ema, which"),
         ("predict.checkpoint=mean", "predict.checkpoint: mean needs train.mean_last, which"),
         ("predict.checkpoint=first", "predict.checkpoint"),
-        ("train.workers=2", "train.workers: Extra"),
         ("compute.accumulate=3", "compute.accumulate: train.batch_size=8 images cannot be 3 equal"),
         ("compute.accumulate=8", "compute.accumulate: train.batch_size=8"),
         ("compute.workers=-1", "compute.workers"),
         ("compute.precision=fp8", "compute.precision"),
-        ("train=3", "train"),
+        ("train=3", "train: a section; set one of its keys"),
         ("augment.flip=1.1", "augment.flip"),
         ("augment.scale=1", "augment.scale"),
         ("augment.rotate=-5", "augment.rotate"),
@@ -254,6 +250,27 @@ def test_faulty_value_names_file_and_key(override: str, key: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("train.worker", "did you mean compute.workers?"),
+        ("train.epoch", "did you mean train.epochs?"),
+        ("trian.epochs", "did you mean train.epochs?"),
+        ("trian", "did you mean train?"),
+        ("lr", "did you mean train.lr?"),
+        ("predict.views", "did you mean tta.views?"),
+        ("fold", "did you mean folds?"),
+        ("train.amp", "docs/config.md has every key"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(key: str, words: str) -> None:
+    expected = f"--set {key}=2: unknown key {key}; {words}"
+    assert refused(EXP060, f"{key}=2") == expected
+    with pytest.raises(UserError) as error:
+        override_config(load_config(EXP060), [f"{key}=2"])
+    assert str(error.value) == expected
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("name: x\ntrain: {epochs: [1}\n", "not valid YAML"),
@@ -263,7 +280,8 @@ def test_faulty_value_names_file_and_key(override: str, key: str) -> None:
         ("", "expected keys and values"),
         ("seed: 1\n", "name: "),
         ("name: x\ntrain:\n", "train: "),
-        ("name: x\nlearning_rate: 1\n", "learning_rate: "),
+        ("name: x\nlearning_rate: 1\n", "unknown key learning_rate; docs/config.md has every key"),
+        ("name: x\ntrain: {epoch: 1}\n", "unknown key train.epoch; did you mean train.epochs?"),
         ("name: x\ndata: {channels: rgb}\n", "data.channels: "),
         ("name: x\nextends: absent.yaml\n", "absent.yaml: no such configuration file"),
     ],

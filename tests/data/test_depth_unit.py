@@ -9,7 +9,7 @@ import infer
 import prepare_data
 import train_folds
 from nyuseg.config.loading import load_config, parse_config
-from nyuseg.config.schema import Data
+from nyuseg.config.sections import Data
 from nyuseg.data.depth import to_millimetres
 from nyuseg.data.depth_check import sample, sample_lines
 from nyuseg.data.frame_cache import open_cache

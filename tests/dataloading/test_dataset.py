@@ -10,7 +10,8 @@ from tiny_data import random_frame
 from torch.utils.data import DataLoader
 
 from nyuseg.config.loading import parse_config
-from nyuseg.config.schema import Augment, Config
+from nyuseg.config.schema import Config
+from nyuseg.config.sections import Augment
 from nyuseg.data.depth import inverse_depth, linear_depth, log_depth
 from nyuseg.data.frames import FrameFolder, frame_path, write_png
 from nyuseg.dataloading.dataset import EpochSampler, PredictionSet, TrainingSet, mix_seed

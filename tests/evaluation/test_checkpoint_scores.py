@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from nyuseg.config.loading import parse_config
-from nyuseg.config.schema import Compute, Train
+from nyuseg.config.sections import Compute, Train
 from nyuseg.data.frames import FrameFolder, frame_path, read_label
 from nyuseg.dataloading.dataset import PredictionSet
 from nyuseg.evaluation.checkpoint_scores import FILE, over_last, read_confusions, write_confusions

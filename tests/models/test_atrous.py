@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nyuseg.config.schema import Data, Model
+from nyuseg.config.sections import Data, Model
 from nyuseg.models.atrous import AtrousDepthwise, use_atrous
 from nyuseg.models.network import build_model
 

@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import nn
 
-from nyuseg.config.schema import Data, Model
+from nyuseg.config.sections import Data, Model
 from nyuseg.models.batchnorm_folding import find_pairs, fold_batchnorm
 from nyuseg.models.network import build_model, load_network
 

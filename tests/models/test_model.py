@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 import nyuseg.models.network
 from nyuseg.config.loading import parse_config
-from nyuseg.config.schema import Config, Data, Model
+from nyuseg.config.schema import Config
+from nyuseg.config.sections import Data, Model
 from nyuseg.inference.probe import require_network, require_possible
 from nyuseg.models.network import build_model, expand_input, load_network
 from nyuseg.utils.errors import UserError

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nyuseg.config.schema import Submission
+from nyuseg.config.sections import Submission
 from nyuseg.data.frames import encode_png, write_png
 from nyuseg.evaluation.leaderboard import score_submission, score_table
 from nyuseg.submission.formats import FILES, digest, make_writer, parse_formats, read_masks, verify

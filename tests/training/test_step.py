@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nyuseg.config.schema import Compute, Data, Model, Train
+from nyuseg.config.sections import Compute, Data, Model, Train
 from nyuseg.models.activation_checkpointing import recompute_blocks
 from nyuseg.models.network import build_model
 from nyuseg.training.step import TrainingStep

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nyuseg.config.schema import View
+from nyuseg.config.sections import View
 from nyuseg.data.frames import frame_path, read_label
 from nyuseg.dataloading.dataset import PredictionSet
 from nyuseg.dataloading.inputs import network_images

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from nyuseg.config.keys import known_names, unknown
 from nyuseg.config.schema import FREE, Config
 from nyuseg.utils.errors import UserError
 
@@ -61,10 +62,10 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
     """Change what may still change after training (see is_free). Raises UserError otherwise."""
     values = config.model_dump(mode="json")
     for override in overrides:
-        key = override.partition("=")[0]
+        change, key = _parse_override(override), override.partition("=")[0]
         if not is_free(key):
             raise UserError(f"--set {override}: {key} is fixed by the training; train again")
-        values = _merge(values, _parse_override(override))
+        values = _merge(values, change)
     return parse_config(values, "--set")
 
 
@@ -80,9 +81,13 @@ def parse_config(values: dict[str, Any], source: str) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise UserError(f"{source}: {unknown(key)}") from None
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "tuple_type":
             message = "expected a list, such as [1, 2]"
+        if first["type"] == "model_type":
+            message = "a section; set one of its keys"
         where = f"{key}: " if key else ""
         # Where several keys do not go together, the message has their values.
         given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r:.80})"
@@ -110,6 +115,8 @@ def _parse_override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UserError(f"--set {text}: expected KEY=VALUE, such as train.epochs=1")
+    if key not in known_names():
+        raise UserError(f"--set {text}: {unknown(key)}")
     if not value:
         raise UserError(f"--set {text}: the value is empty; write {key}=null or {key}=''")
     result: Any = value.strip()

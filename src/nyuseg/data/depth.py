@@ -15,9 +15,9 @@ def to_millimetres(
 ) -> np.ndarray:
     """What the numbers of a depth file mean: uint16 [H,W] millimetres, 0 = missing.
 
-    stored: uint16 [H,W]; unit, missing: data.depth_unit and data.depth_missing, see schema.Data. A
-    depth beyond 65.535 m becomes 65.535 m, one below half a millimetre 1 mm: neither wraps around
-    nor turns into a missing one, and the codes below clip both.
+    stored: uint16 [H,W]; unit, missing: as data.depth_unit and data.depth_missing. A depth beyond
+    65.535 m becomes 65.535 m, one below half a millimetre 1 mm: neither wraps around nor turns into
+    a missing one, and the codes below clip both.
     """
     if unit == "mm" and not missing:
         return stored

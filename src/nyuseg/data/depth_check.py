@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nyuseg.config.schema import Data
+from nyuseg.config.sections import Data
 from nyuseg.data.depth import DEPTH_MAX, DEPTH_MIN, to_millimetres
 from nyuseg.data.frames import WITHOUT_DEPTH, frame_path, list_ids, read_depth, stored_kinds
 from nyuseg.utils.progress import progress

@@ -8,7 +8,7 @@ import albumentations as A
 import cv2
 import numpy as np
 
-from nyuseg.config.schema import Augment
+from nyuseg.config.sections import Augment
 from nyuseg.data.frames import Frame
 
 

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
-from nyuseg.config.schema import Config, Data
+from nyuseg.config.schema import Config
+from nyuseg.config.sections import Data
 from nyuseg.data.depth import to_millimetres
 from nyuseg.data.frames import Frame
 from nyuseg.data.letterbox import letterbox

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nyuseg.config.schema import Data
+from nyuseg.config.sections import Data
 from nyuseg.data.depth import inverse_depth, linear_depth, log_depth
 
 Sample = dict[str, Any]

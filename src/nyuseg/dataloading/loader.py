@@ -28,7 +28,7 @@ AHEAD, PART = 2, 0.5
 def make_loader(
     frames: FrameSet, batch_size: int, workers: int | None, device: torch.device, **more: Any
 ) -> DataLoader:
-    """Batches of a set as dicts, see collate; `workers` as in schema.Compute, `more` for torch.
+    """Batches of a set as dicts, see collate; `workers` as in sections.Compute, `more` for torch.
 
     With too little shared memory there are fewer workers, or none, and a line says so.
     """

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from nyuseg.config.schema import Submission
+from nyuseg.config.sections import Submission
 from nyuseg.data.classes import CLASS_NAMES, NUM_CLASSES
 from nyuseg.data.folds import short_notice
 from nyuseg.data.frames import read_label

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import get_args
 
-from nyuseg.config.schema import Config, Model, View
+from nyuseg.config.schema import Config
+from nyuseg.config.sections import Model, View
 from nyuseg.inference.tta import scaled_size
 from nyuseg.models.device import pick_device, require_compiler
 from nyuseg.models.network import network_fault

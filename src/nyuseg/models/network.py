@@ -15,7 +15,7 @@ from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundE
 from safetensors import SafetensorError
 from torch import nn
 
-from nyuseg.config.schema import Data, Model
+from nyuseg.config.sections import Data, Model
 from nyuseg.data.classes import NUM_CLASSES
 from nyuseg.data.letterbox import STRIDE
 from nyuseg.models.atrous import use_atrous

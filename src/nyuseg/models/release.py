@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import nn
 
-from nyuseg.config.schema import Data, Model
+from nyuseg.config.sections import Data, Model
 from nyuseg.models.network import load_network
 from nyuseg.models.tensors import read_tensors
 from nyuseg.utils.errors import UserError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nyuseg.config.schema import Submission
+from nyuseg.config.sections import Submission
 from nyuseg.data.classes import NUM_CLASSES
 from nyuseg.data.frames import encode_png
 from nyuseg.data.integrity import image_sizes

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from nyuseg.config.schema import Compute, Train
+from nyuseg.config.sections import Compute, Train
 from nyuseg.dataloading.inputs import Sample
 from nyuseg.models.activation_checkpointing import recompute_blocks
 from nyuseg.models.device import autocast, autocast_dtype

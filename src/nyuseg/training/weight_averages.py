@@ -7,7 +7,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_swa_multi_avg_fn
 
-from nyuseg.config.schema import Train
+from nyuseg.config.sections import Train
 
 Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 

@@ -44,7 +44,12 @@ def given_input(options: argparse.Namespace) -> Path | None:
 def add_set(parser: argparse.ArgumentParser, text: str) -> None:
     """Add --set KEY=VALUE, to be given any number of times; each is printed as it is read."""
     parser.add_argument(
-        "--set", action=_Override, default=[], metavar="KEY=VALUE", dest="overrides", help=text
+        "--set",
+        action=_Override,
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help=f"{text}; docs/config.md has every key",
     )
 
 

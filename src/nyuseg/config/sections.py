@@ -1,0 +1,241 @@
+"""The sections of a configuration: each key, its range, its default and a line about it."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from nyuseg.config.values import Channel, DepthUnit, Section, TextOrNull
+
+
+def _width(channel: str) -> int:
+    return {"rgb": 3, "xy": 2}.get(channel, 1)
+
+
+class Data(Section):
+    """What a network sees of a frame."""
+
+    size: tuple[int, int] = (480, 640)
+    """Height and width of the network's input: multiples of 16, at least 32; of 32 unless the
+    decoder is deeplabv3plus. A frame is fitted into it, with its aspect ratio kept."""
+
+    channels: tuple[Channel, ...] = ("rgb", "inverse_depth")
+    """Input channels, rgb first; xy are the pixel's two coordinates, 0 to 1."""
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Mean of red, green and blue, in 0 to 1. The default is ImageNet's."""
+
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Standard deviation of red, green and blue, above 0. The default is ImageNet's."""
+
+    depth_unit: DepthUnit = "mm"
+    """What depth files count: millimetres, SUN RGB-D's rotated bits, or so many millimetres a
+    step."""
+
+    depth_missing: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()
+    """Stored numbers that mean a missing depth, besides 0."""
+
+    @field_validator("size")
+    @classmethod
+    def _divisible(cls, size: tuple[int, int]) -> tuple[int, int]:
+        if min(size) < 32 or size[0] % 16 or size[1] % 16:
+            raise ValueError("height and width must be multiples of 16, at least 32")
+        return size
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, std: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(std) <= 0:
+            raise ValueError("must be above 0")
+        return std
+
+    @field_validator("channels")
+    @classmethod
+    def _rgb_first(cls, channels: tuple[Channel, ...]) -> tuple[Channel, ...]:
+        if not channels or channels[0] != "rgb" or len(set(channels)) != len(channels):
+            raise ValueError("the first channel must be rgb and none may occur twice")
+        return channels
+
+    @property
+    def channel_count(self) -> int:
+        """Number of input channels C of the network."""
+        return sum(_width(channel) for channel in self.channels)
+
+    @property
+    def uses_depth(self) -> bool:
+        """Whether a channel is made of the depth."""
+        return not {*self.channels} <= {"rgb", "xy"}
+
+    @property
+    def xy_channels(self) -> slice | None:
+        """Where the two coordinate channels lie among the input channels; None without them."""
+        if "xy" not in self.channels:
+            return None
+        start = sum(_width(channel) for channel in self.channels[: self.channels.index("xy")])
+        return slice(start, start + 2)
+
+
+class Model(Section):
+    """The architecture, and the weights it starts from."""
+
+    decoder: Literal["deeplabv3plus", "fpn", "upernet", "unet"] = "deeplabv3plus"
+    """A decoder of segmentation-models-pytorch."""
+
+    encoder: str = "resnet101"
+    """Any encoder of segmentation-models-pytorch, or tu- and the name of a model of timm."""
+
+    encoder_weights: TextOrNull = "imagenet"
+    """Weights that the encoder starts from: imagenet, the path of a local file, or null for random
+    ones."""
+
+    input_init: Literal["smp", "zeros", "mean"] = "smp"
+    """First filters of the channels beyond RGB: the RGB filters in turn, all scaled by 3/channels
+    (smp), zeros, or the mean of the RGB filters."""
+
+    depth_head: bool = True
+    """Whether a second head predicts the depth."""
+
+
+class Augment(Section):
+    """Random geometry in training, the same for image, depth and label."""
+
+    flip: float = Field(0.5, ge=0, le=1)
+    """Probability of a horizontal flip."""
+
+    shift: float = Field(0.05, ge=0, lt=1)
+    """Largest shift, as a part of the size."""
+
+    scale: float = Field(0.1, ge=0, lt=1)
+    """Largest enlargement or reduction, as a part of the size."""
+
+    rotate: float = Field(5, ge=0, le=180)
+    """Largest rotation, in degrees."""
+
+
+class Train(Section):
+    """Optimisation: AdamW with cosine annealing to zero, stepped by epoch."""
+
+    epochs: int = Field(30, ge=1)
+    """Passes over the training images."""
+
+    batch_size: int = Field(8, ge=2)
+    """Images in a step of the optimizer."""
+
+    lr: float = Field(1e-4, gt=0)
+    """Learning rate of the first epoch."""
+
+    weight_decay: float = Field(1e-4, ge=0)
+    """AdamW's weight decay."""
+
+    depth_loss: float = Field(0.1, ge=0)
+    """Weight of the depth's loss beside that of the segmentation."""
+
+    ema: float | None = Field(None, gt=0, lt=1)
+    """Decay of an exponential moving average of the weights, such as 0.999; null: none is kept. It
+    does not change the training, and is scored beside the best and the last epoch."""
+
+    mean_last: int | None = Field(None, ge=1)
+    """Number of last epochs whose weights are averaged; null: none. Like ema, beside the training.
+    """
+
+    @model_validator(mode="after")
+    def _mean_within_training(self) -> "Train":
+        if (self.mean_last or 0) > self.epochs:
+            raise ValueError(f"mean_last: {self.mean_last} epochs, but only {self.epochs} in all")
+        return self
+
+
+class Folds(Section):
+    """How the training images are split."""
+
+    count: int = Field(5, ge=2)
+    """Number of folds."""
+
+    group: Literal["scene", "random"] = "scene"
+    """What stays in one fold: a scene, or nothing (random), which leaks and is only there to
+    compare."""
+
+
+class View(Section):
+    """A test-time view: mirrored, scaled or both."""
+
+    flip: bool = False
+    """Whether the image is mirrored."""
+
+    scale: float = Field(1, ge=0.25, le=4)
+    """Size of the image, as a multiple of the input's."""
+
+    weight: float = Field(1, gt=0)
+    """Its weight in the mean over all views."""
+
+    @property
+    def name(self) -> str:
+        """identity, horizontal_flip, scale_0.75 or scale_0.75_horizontal_flip."""
+        parts = [f"scale_{self.scale:g}"] * (self.scale != 1) + ["horizontal_flip"] * self.flip
+        return "_".join(parts) or "identity"
+
+
+class Predict(Section):
+    """What of a trained fold predicts."""
+
+    checkpoint: Literal["best", "last", "ema", "mean"] = "best"
+    """The best epoch (chosen on the images that it is then scored on), the last one, or an average
+    of the weights that train.ema or train.mean_last keeps."""
+
+
+class Compute(Section):
+    """How it is computed. The result stays the same, up to rounding."""
+
+    workers: int | None = Field(None, ge=0)
+    """Processes that read and augment, fewer where the shared memory is small. null: up to 8 beside
+    a GPU, none without one, where they would only take the cores from the network."""
+
+    precision: Literal["auto", "fp32"] = "auto"
+    """Of matrix products. auto: bfloat16 where it is fast, float16 on older GPUs, else float32."""
+
+    accumulate: int = Field(1, ge=1)
+    """Number of equal parts, each of two images or more, that a batch is computed in: less memory,
+    the same step, except that BatchNorm sees a part at a time."""
+
+    checkpointing: bool = False
+    """Whether activations are forgotten and computed again: less memory, the same step, a third
+    slower."""
+
+    compile: bool = False
+    """Whether torch.compile compiles the training step; needs a C++ compiler."""
+
+    cache: TextOrNull = "auto"
+    """Where the decoded training frames are kept: auto (.cache below the experiments' folder),
+    another folder, or null (the PNG files are read in each epoch)."""
+
+    predict_batch_size: int | None = Field(None, ge=1)
+    """Images predicted at once, each view counting as one; halved when they do not fit. null: 16 on
+    a GPU, one image in all its views on a processor."""
+
+
+class Tta(Section):
+    """Test-time augmentation, which --tta switches on."""
+
+    views: tuple[View, ...] = (View(), View(flip=True))
+    """What --tta averages over. The first is the image as it is, {}, and alone predicts without
+    --tta and out-of-fold."""
+
+    @field_validator("views")
+    @classmethod
+    def _identity_first(cls, views: tuple[View, ...]) -> tuple[View, ...]:
+        names = [view.name for view in views]
+        if names[:1] != ["identity"] or len(set(names)) != len(names):
+            raise ValueError("the first view must be the identity, {}, and none may occur twice")
+        return views
+
+
+class Submission(Section):
+    """How a run-length submission is written."""
+
+    order: Literal["column", "row"] = "column"
+    """In which order pixels are numbered."""
+
+    base: int = Field(1, ge=0, le=1)
+    """Number of the first pixel."""
+
+    empty: str = ""
+    """What stands for a class without a pixel."""
