@@ -214,7 +214,7 @@ def test_other_decoders_need_multiples_of_32(decoder: str) -> None:
         ("train.ema=.nan", "train.ema"),
         ("train.mean_last=0", "train.mean_last"),
         ("train.mean_last=2.5", "train.mean_last"),
-        ("train.mean_last=31", "train: mean_last: 31 epochs, but only 30 in all"),
+        ("train.mean_last=31", "train.mean_last: 31 epochs, but only 30 in all"),
         ("predict.checkpoint=ema", "predict.checkpoint: ema needs train.ema, which"),
         ("predict.checkpoint=mean", "predict.checkpoint: mean needs train.mean_last, which"),
         ("predict.checkpoint=first", "predict.checkpoint"),

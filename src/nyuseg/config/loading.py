@@ -32,12 +32,15 @@ class _Text(yaml.SafeLoader):
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
+    def construct_text(self, node: yaml.ScalarNode) -> str:
+        return str(self.construct_scalar(node))
+
 
 _Text.yaml_implicit_resolvers = {}
 _Text.add_implicit_resolver(f"{_TAG}null", re.compile("(null|Null|NULL|~|)$"), [*"nN~", ""])
 _Text.add_implicit_resolver(f"{_TAG}merge", re.compile("<<$"), ["<"])
 for _kind in ("bool", "int", "float", "timestamp"):  # Written out, such as '!!int 042'.
-    _Text.add_constructor(_TAG + _kind, yaml.SafeLoader.construct_yaml_str)
+    _Text.add_constructor(_TAG + _kind, _Text.construct_text)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:

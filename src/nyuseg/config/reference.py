@@ -67,7 +67,7 @@ def _choices(key: Schema) -> list[str]:
         return [f"`{choice}`" for choice in key["enum"]]
     if "$ref" in key:
         return [_reference(key).lower()]
-    return [WORDS.get(key["type"], key["type"]) + _range(key)]
+    return [WORDS.get(key["type"], str(key["type"])) + _range(key)]
 
 
 def _range(key: Schema) -> str:

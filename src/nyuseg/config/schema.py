@@ -62,6 +62,13 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _mean_within_training(self) -> "Config":
+        last, epochs = self.train.mean_last, self.train.epochs
+        if last is not None and last > epochs:
+            raise ValueError(f"train.mean_last: {last} epochs, but only {epochs} in all")
+        return self
+
+    @model_validator(mode="after")
     def _checkpoint_is_made(self) -> "Config":
         kind = self.predict.checkpoint
         for average, key in (("ema", "ema"), ("mean", "mean_last")):

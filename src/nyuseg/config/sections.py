@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from nyuseg.config.values import Channel, DepthUnit, Section, TextOrNull
 
@@ -136,12 +136,6 @@ class Train(Section):
     mean_last: int | None = Field(None, ge=1)
     """Number of last epochs whose weights are averaged; null: none. Like ema, beside the training.
     """
-
-    @model_validator(mode="after")
-    def _mean_within_training(self) -> "Train":
-        if (self.mean_last or 0) > self.epochs:
-            raise ValueError(f"mean_last: {self.mean_last} epochs, but only {self.epochs} in all")
-        return self
 
 
 class Folds(Section):
