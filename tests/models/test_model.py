@@ -25,19 +25,9 @@ def sections(**model) -> tuple[Model, Data]:
     return config.model, config.data
 
 
-@pytest.mark.parametrize("decoder", ["deeplabv3plus", "fpn", "upernet", "unet"])
-def test_every_decoder_answers_on_a_grid_of_stride_4(decoder: str) -> None:
-    model = build_model(*sections(decoder=decoder)).eval()
-    output = model(torch.zeros(2, 4, 96, 160))
-    assert output["logits"].shape == (2, 13, 24, 40)
-    assert output["depth"].shape == (2, 1, 24, 40)
-
-
 def test_deeplab_takes_multiples_of_16() -> None:
-    assert build_model(*sections()).eval()(torch.zeros(1, 4, 48, 80))["logits"].shape[2:] == (
-        12,
-        20,
-    )
+    output = build_model(*sections()).eval()(torch.zeros(1, 4, 48, 80))
+    assert output["logits"].shape[2:] == (12, 20)
 
 
 def test_without_a_depth_head_there_is_no_depth() -> None:

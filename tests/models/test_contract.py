@@ -1,0 +1,113 @@
+"""What every network keeps to, whichever decoder and encoder it is made of."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from nyuseg.config.sections import Data, Model
+from nyuseg.models.network import build_model
+from nyuseg.models.release import WEIGHTS, open_release, release_weights
+from nyuseg.models.tensors import read_tensors
+
+DECODERS = ("deeplabv3plus", "fpn", "upernet", "unet")
+# A ResNet of this library and of timm, inverted residuals, a ConvNet with layer norms, and two
+# transformers of four scales; timm's cannot be dilated, so DeepLab does not take it.
+ENCODERS = ("resnet18", "tu-test_resnet", "tu-test_efficientnet", "tu-test_convnext", "mit_b0")
+PAIRS = [(encoder, decoder) for encoder in ENCODERS for decoder in DECODERS]
+PAIRS += [("tu-pvt_v2_b0", decoder) for decoder in DECODERS[1:]]
+SIZE = (32, 96)
+
+
+def sections(
+    encoder: str, decoder: str, channels: tuple[str, ...] = ("rgb", "inverse_depth")
+) -> tuple[Model, Data]:
+    model = Model.model_validate({"encoder": encoder, "decoder": decoder, "encoder_weights": None})
+    return model, Data.model_validate({"channels": channels, "size": SIZE})
+
+
+def images(count: int, channels: int = 4) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(count)
+    return torch.randn(count, channels, *SIZE, generator=generator)
+
+
+@pytest.fixture(scope="module", params=PAIRS, ids="+".join)
+def built(request: pytest.FixtureRequest) -> tuple[tuple[Model, Data], nn.Module]:
+    """The sections of a pair and its network, in which no scale, shift or statistic is 0 or 1."""
+    torch.manual_seed(2)
+    options = sections(*request.param)
+    network = build_model(*options)
+    with torch.no_grad():
+        for tensor in (*network.parameters(), *network.buffers()):
+            if tensor.ndim == 1:
+                tensor.copy_(torch.empty_like(tensor).uniform_(0.5, 1.5))
+    return options, network
+
+
+def test_answers_have_stride_4_and_every_weight_learns(built) -> None:
+    network = built[1].train()
+    network.zero_grad(set_to_none=True)
+    output = network(images(2))
+    assert {key: tuple(value.shape) for key, value in output.items()} == {
+        "logits": (2, 13, 8, 24),
+        "depth": (2, 1, 8, 24),
+    }
+    assert all(value.isfinite().all() for value in output.values())
+    sum(value.square().mean() for value in output.values()).backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        # A shift before a BatchNorm has none to give; a matrix always has.
+        assert parameter.ndim == 1 or parameter.grad.any(), name
+
+
+@torch.no_grad()
+def test_an_answer_is_the_same_again_and_in_other_company(built) -> None:
+    network = built[1].eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    batch = images(3)
+    first, second, alone = network(batch), network(batch), network(batch[1:2])
+    for key, value in first.items():
+        assert torch.equal(value, second[key])
+        assert torch.allclose(value[1:2], alone[key], rtol=1e-3, atol=1e-3 * value.std())
+        assert not torch.allclose(value[0], value[1], rtol=1e-2)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+@torch.no_grad()
+def test_release_weights_bring_back_the_same_bits(built, tmp_path: Path) -> None:
+    options, network = built
+    state = network.eval().state_dict()
+    release_weights(tmp_path, state, {})
+    stored = read_tensors(tmp_path / WEIGHTS)
+    assert stored.keys() == state.keys()
+    for name, value in state.items():
+        assert stored[name].dtype == value.dtype and torch.equal(stored[name], value), name
+    batch = images(2)
+    trained = network(batch)
+    first, second = (open_release(tmp_path, *options)(batch) for _ in range(2))
+    for key, value in trained.items():
+        assert torch.equal(first[key], second[key])
+        # Folding BatchNorm rounds.
+        assert torch.allclose(first[key], value, rtol=1e-3, atol=1e-3 * value.std())
+
+
+@pytest.mark.parametrize(
+    "channels", [("rgb",), ("rgb", "log_depth"), ("rgb", "inverse_depth", "xy")], ids="+".join
+)
+@pytest.mark.parametrize("encoder", [*ENCODERS, "tu-pvt_v2_b0"])
+@torch.no_grad()
+def test_every_channel_is_looked_at(encoder: str, channels: tuple[str, ...]) -> None:
+    torch.manual_seed(2)
+    options, data = sections(encoder, "fpn", channels)
+    network = build_model(options, data).eval()
+    count = {1: 3, 2: 4, 3: 6}[len(channels)]
+    assert data.channel_count == count
+    batch = images(1, count)
+    answer = network(batch)["logits"]
+    assert answer.shape == (1, 13, 8, 24)
+    for channel in range(count):
+        changed = batch.clone()
+        changed[:, channel] = 0
+        assert not torch.equal(network(changed)["logits"], answer), channel
