@@ -1,14 +1,17 @@
 """Activation checkpointing: less memory for more arithmetic, with the same result."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from nyuseg.utils.errors import UserError
+
+Contexts = tuple[AbstractContextManager, AbstractContextManager]
 
 
 def recompute_blocks(network: nn.Module) -> int:
@@ -33,18 +36,24 @@ def recompute_blocks(network: nn.Module) -> int:
     return len(blocks)
 
 
-def _repeats(parent: nn.Module) -> bool:
+def _repeats(parent: nn.Sequential | nn.ModuleList) -> bool:
     kinds = {type(child) for child in parent}
     return len(parent) > 1 and len(kinds) == 1 and all(any(c.children()) for c in parent)
 
 
-def _run(forward, block: nn.Module, contexts, *inputs, **options):
+def _run(
+    forward: Callable[..., Any],
+    block: nn.Module,
+    contexts: Callable[[], Contexts],
+    *inputs: Any,
+    **options: Any,
+) -> Any:
     if not block.training:
         return forward(*inputs, **options)
     return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts, **options)
 
 
-def _contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+def _contexts(block: nn.Module) -> Contexts:
     return nullcontext(), _statistics_kept(block)
 
 

@@ -7,12 +7,15 @@ product, they take a fortieth; taps that fall outside the grid cost nothing.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
 Window = tuple[slice, slice, slice, slice]
+# What a convolution that is replaced and the one in its place have in common.
+SAME = ("in_channels", "out_channels", "kernel_size", "padding", "dilation", "groups")
 
 
 class AtrousDepthwise(nn.Conv2d):
@@ -31,7 +34,9 @@ class ShiftedProducts(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: torch.Tensor, weight: torch.Tensor, dilation: tuple[int, int]):
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, dilation: tuple[int, int]
+    ) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
         ctx.dilation = dilation
         source = x.float()
@@ -42,7 +47,7 @@ class ShiftedProducts(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: torch.Tensor):
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         x, weight = ctx.saved_tensors
         source, gradient = x.float(), gradient.float()
         to_x, to_weight = torch.zeros_like(source), torch.zeros_like(weight, dtype=torch.float32)
@@ -84,11 +89,8 @@ def use_atrous(network: nn.Module) -> None:
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Conv2d and _is_atrous(child):
-                fast = AtrousDepthwise(
-                    child.in_channels, child.out_channels, child.kernel_size,
-                    padding=child.padding, dilation=child.dilation, groups=child.groups,
-                    bias=False, device="meta",
-                )  # fmt: skip
+                same: dict[str, Any] = {key: getattr(child, key) for key in SAME}
+                fast = AtrousDepthwise(**same, bias=False, device="meta")
                 fast.weight = child.weight
                 fast.train(child.training)
                 setattr(parent, name, fast)

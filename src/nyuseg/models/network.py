@@ -34,7 +34,7 @@ class MultiTaskNet(nn.Module):
     aligned corners, so that the frame's part of a padded grid maps the same at every input size.
     """
 
-    def __init__(self, network: nn.Module, depth_head: bool) -> None:
+    def __init__(self, network: smp.base.SegmentationModel, depth_head: bool) -> None:
         super().__init__()
         use_atrous(network)
         self.encoder, self.decoder = network.encoder, network.decoder
@@ -45,8 +45,8 @@ class MultiTaskNet(nn.Module):
 
     def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
         features = self.decoder(self.encoder(image))
-        grid = [n // STRIDE for n in image.shape[-2:]]
-        if list(features.shape[-2:]) != grid:  # U-Net decodes to the input's size.
+        grid = (image.shape[-2] // STRIDE, image.shape[-1] // STRIDE)
+        if features.shape[-2:] != grid:  # U-Net decodes to the input's size.
             features = F.adaptive_avg_pool2d(features, grid)
         output = {"logits": self.segmentation_head(features)}
         if self.depth_head is not None:
@@ -149,7 +149,9 @@ def _is_sized(options: Model, data: Data) -> bool:
     )
 
 
-def _create(options: Model, data: Data, weights: str | bool | None, sized: bool) -> nn.Module:
+def _create(
+    options: Model, data: Data, weights: str | bool | None, sized: bool
+) -> smp.base.SegmentationModel:
     return smp.create_model(
         options.decoder,
         encoder_name=options.encoder,
@@ -160,7 +162,7 @@ def _create(options: Model, data: Data, weights: str | bool | None, sized: bool)
     )
 
 
-def _build_network(options: Model, data: Data, imagenet: bool) -> nn.Module:
+def _build_network(options: Model, data: Data, imagenet: bool) -> smp.base.SegmentationModel:
     encoder = options.encoder
     # For a timm encoder (tu-...) smp takes True: the name itself says which weights.
     weights = (encoder.startswith("tu-") or "imagenet") if imagenet else None
