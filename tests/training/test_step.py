@@ -101,6 +101,20 @@ def test_recomputing_changes_nothing(encoder: str, precision: str) -> None:
         assert torch.equal(value, found[name]), name
 
 
+def test_recomputing_changes_nothing_in_what_is_compiled() -> None:
+    plain = network("resnet18").train().encoder
+    thrifty = copy.deepcopy(plain)
+    recompute_blocks(thrifty)
+    for encoder in (plain, torch.compile(thrifty, backend="aot_eager")):  # Needs no compiler.
+        for _ in range(2):
+            sum(feature.square().mean() for feature in encoder(batch()["image"])).backward()
+    torch.compiler.reset()
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, thrifty.state_dict()[name]), name
+    for one, other in zip(plain.parameters(), thrifty.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad)
+
+
 def test_recomputing_keeps_fewer_activations() -> None:
     kept = []
 

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -50,7 +51,9 @@ def _run(
 ) -> Any:
     if not block.training:
         return forward(*inputs, **options)
-    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts, **options)
+    if not torch.compiler.is_compiling():  # What is compiled counts a batch once by itself.
+        options["context_fn"] = contexts
+    return checkpoint(forward, *inputs, use_reentrant=False, **options)
 
 
 def _contexts(block: nn.Module) -> Contexts:
