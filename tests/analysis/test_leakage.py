@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import ranking
+from printed import read_table
 
 import leakage as script
 from nyuseg.analysis.leakage import has_mate, leak_row, leak_table, report, split_tables
@@ -52,10 +53,14 @@ def test_nyuv2_leaks_nine_images_in_ten_at_random_and_none_by_scene(tmp_path: Pa
 
 def test_table_says_what_was_counted() -> None:
     rows = [leak_row("random", table("aabbcddd", "01000112")), leak_row("scene", table("ab", "01"))]
-    first, head, random, scene = leak_table(rows).splitlines()
-    assert "a room-mate in training" in first and "scenes" in head
-    assert random.split() == ["random", "8", "4", "5", "62.5%", "25.0%", "..", "100.0%"]
-    assert scene.split() == ["scene", "2", "2", "0", "0.0%", "0.0%", "..", "0.0%"]
+    text = leak_table(rows)
+    assert text.startswith("Validation images with a room-mate in training:")
+    columns = ("images", "scenes", "with one", "share", "per fold", "")
+    random = ("8", "4", "5", "62.5%", "25.0% .. 100.0%", "")
+    scene = ("2", "2", "0", "0.0%", "0.0% .. 0.0%", "")
+    printed = read_table(text, "folds")
+    assert printed["random"] == dict(zip(columns, random, strict=True))
+    assert printed["scene"] == dict(zip(columns, scene, strict=True))
 
 
 # The command
@@ -65,9 +70,10 @@ def test_the_command_counts_both_splits_and_changes_nothing(tiny_folder, tmp_pat
     tiny_folder(tmp_path, [(24, 32)] * 6, list("aabbcc"))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     script.main(["--input", str(tmp_path), "--set=folds.count=3"])
-    lines = capsys.readouterr().out.splitlines()
-    assert "a room-mate in training" in lines[1]
-    assert lines[-1].split()[:4] == ["scene", "6", "3", "0"]
+    text = capsys.readouterr().out
+    assert "a room-mate in training" in text
+    row = read_table(text, "folds")["scene"]
+    assert (row["images"], row["scenes"], row["with one"]) == ("6", "3", "0")
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 

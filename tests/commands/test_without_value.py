@@ -1,12 +1,14 @@
 """Means over frames of which some have no value: no depth, or nothing but void."""
 
 import csv
+import re
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from printed import read_table
 
 import infer
 import prepare_data
@@ -115,8 +117,7 @@ def test_where_no_frame_has_depth_there_is_no_number(tmp_path: Path, capsys) -> 
     folder = train(root, tmp_path / "oof")
     assert "(depth -)" in capsys.readouterr().out
     assert read_json(folder / "cv.json")["depth_mae_m"] is None
-    line = next(x for x in (folder / "report.txt").read_text().splitlines() if "depth MAE" in x)
-    assert line.split()[3] == "-"
+    assert re.search(r"^depth MAE \(m\) +- ", (folder / "report.txt").read_text(), re.MULTILINE)
     row = last_row(folder / "fold_0")
     assert row["train_depth"] == row["valid_depth"] == ""
     assert row["train_loss"] == row["train_segmentation"] != ""
@@ -237,8 +238,8 @@ def test_a_score_that_nothing_defines_is_in_no_mean_of_scores() -> None:
         {"name": name, "manifest": {"folds": {"0": ""}}, "miou": miou, "pixel_accuracy": None}
         for name, miou in (("a", 0.6), ("b", None), ("c", 0.2))
     ]
-    table = score_table(rows).splitlines()
-    assert table[4].split() == ["mean", "single", "fold", "0.4000", "-", "-"]
+    mean = read_table(score_table(rows), "submission")["mean single fold"]
+    assert mean == {"mIoU": "0.4000", "pixel acc": "-", "OOF mIoU": "-", "": ""}
 
 
 def test_an_all_void_folder_of_labels_scores_nothing(tmp_path: Path, capsys) -> None:
@@ -246,7 +247,8 @@ def test_an_all_void_folder_of_labels_scores_nothing(tmp_path: Path, capsys) -> 
     write_png(truth / "1.png", np.full((3, 4), 255, np.uint8))
     np.save(tmp_path / "submission.npy", np.zeros((1, 3, 4), np.uint8))
     score.main([str(tmp_path / "submission.npy"), str(truth)])
-    assert capsys.readouterr().out.splitlines()[1].split() == ["submission.npy", "-", "-", "-"]
+    row = read_table(capsys.readouterr().out, "submission")["submission.npy"]
+    assert row == {"mIoU": "-", "pixel acc": "-", "OOF mIoU": "-", "": ""}
 
 
 def test_metrics_of_nothing_are_empty_cells(tmp_path: Path) -> None:

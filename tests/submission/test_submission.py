@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from printed import read_table
 
 from nyuseg.config.sections import Submission
 from nyuseg.data.frames import encode_png, write_png
@@ -378,15 +379,14 @@ def test_table_shows_each_submission_and_the_mean_of_folds(tmp_path: Path, masks
         folder = write(tmp_path / name, "npy", guess).parent
         write_manifest(folder, DEFAULT, folds=dict.fromkeys(folds, "hash"), cv={"miou": 0.4321})
         scores.append(score_submission(folder, labels))
-    lines = score_table(scores).splitlines()
-    accuracy = {line.rsplit(maxsplit=3)[0]: line.split()[-2] for line in lines[1:]}
-    assert accuracy == {
+    table = read_table(score_table(scores), "submission")
+    assert {name: row["pixel acc"] for name, row in table.items()} == {
         "x_fold0": "1.0000",
         "x_fold1": f"{1 - 63 / 378:.4f}",
         "mean single fold": f"{1 - 63 / 378 / 2:.4f}",
         "x": "1.0000",
     }
-    assert all(line.endswith("0.4321") for line in lines[1:])
+    assert {row["OOF mIoU"] for row in table.values()} == {"0.4321"}
 
 
 def test_folds_of_several_experiments_are_averaged_apart(tmp_path: Path, masks: Masks) -> None:
@@ -398,12 +398,12 @@ def test_folds_of_several_experiments_are_averaged_apart(tmp_path: Path, masks: 
         folder = write(tmp_path / f"{name}_fold{fold}", "npy", guess).parent
         write_manifest(folder, DEFAULT, folds={str(fold): "hash"}, experiment=name)
         scores.append(score_submission(folder, labels))
-    lines = [line.split() for line in score_table(scores).splitlines()[1:]]
+    table = read_table(score_table(scores), "submission")
     mean = f"{1 - 63 / 378:.4f}"
-    assert [(" ".join(line[:-3]), line[-2]) for line in lines] == [
-        ("a, mean single fold", mean),
-        ("b, mean single fold", mean),
-    ]
+    assert {name: row["pixel acc"] for name, row in table.items()} == {
+        "a, mean single fold": mean,
+        "b, mean single fold": mean,
+    }
 
 
 def test_a_noisy_mask_is_not_too_long_for_a_field(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from printed import read_table
 from safetensors.torch import load_file
 from sklearn.metrics import jaccard_score
 
@@ -240,7 +241,7 @@ def test_a_random_split_is_marked_leaky_wherever_it_scores(data, tmp_path, capsy
     assert "LEAKY" in read_json(folder / "cv.json")["notice"]
     predict(tmp_path / "oof", tmp_path / "out", "--format", "png")
     score.main([str(tmp_path / "out/demo"), str(data / "test_label")])
-    assert "leaky" in capsys.readouterr().out.splitlines()[-15]
+    assert read_table(capsys.readouterr().out, "submission")["demo"][""] == "leaky"
 
 
 def test_too_few_images_for_a_batch(data: Path, tmp_path: Path) -> None:
@@ -435,7 +436,8 @@ def test_inference_needs_nothing_but_the_experiment(copied, data, tmp_path, caps
     capsys.readouterr()
     files = [str(out / "demo_tta" / f"submission.{kind}") for kind in ("npy", "csv", "zip")]
     score.main([*files, str(data / "test_label")])
-    assert len({line.split()[1] for line in capsys.readouterr().out.splitlines()[1:4]}) == 1
+    rows = read_table(capsys.readouterr().out, "submission").values()
+    assert len(rows) == 3 and len({row["mIoU"] for row in rows}) == 1
 
 
 def test_the_run_length_format_is_chosen_when_predicting(copied, data, tmp_path, capsys) -> None:
@@ -450,7 +452,8 @@ def test_the_run_length_format_is_chosen_when_predicting(copied, data, tmp_path,
             str(data / "test_label"),
         ]
     )
-    assert len({line.split()[1] for line in capsys.readouterr().out.splitlines()[1:3]}) == 1
+    rows = read_table(capsys.readouterr().out, "submission").values()
+    assert len(rows) == 2 and len({row["mIoU"] for row in rows}) == 1
     with pytest.raises(UserError, match=r"model\.decoder is fixed by the training"):
         predict(copied.parent, tmp_path, "--set=model.decoder=fpn")
 

@@ -63,7 +63,7 @@ def score_table(scores: list[dict[str, Any]]) -> str:
     if len(single) > 1:
         rest = [score for score in scores if score not in single]
         scores = [*_with_means(single), *rest]
-    width = max(len(score["name"]) for score in scores) + 2
+    width = max(len("submission"), *(len(score["name"]) for score in scores)) + 2
     lines = [f"{'submission':{width}}{'mIoU':>8}{'pixel acc':>11}{'OOF mIoU':>10}"]
     for score in scores:
         out_of_fold = (score["manifest"].get("cv") or {}).get("miou")
