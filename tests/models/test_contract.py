@@ -93,6 +93,20 @@ def test_release_weights_bring_back_the_same_bits(built, tmp_path: Path) -> None
         assert torch.allclose(first[key], value, rtol=1e-3, atol=1e-3 * value.std())
 
 
+@torch.no_grad()
+def test_release_weights_hold_an_encoder_that_uses_weights_in_several_places(
+    tmp_path: Path,
+) -> None:
+    options = sections("tu-coat_lite_tiny", "unet")
+    network = build_model(*options).eval()
+    state = network.state_dict()
+    assert len({value.data_ptr() for value in state.values()}) < len(state) - 9
+    release_weights(tmp_path, state, {})
+    opened, batch = open_release(tmp_path, *options), images(1)
+    for key, value in network(batch).items():
+        assert torch.allclose(opened(batch)[key], value, rtol=1e-3, atol=1e-3 * value.std())
+
+
 @pytest.mark.parametrize(
     "channels", [("rgb",), ("rgb", "log_depth"), ("rgb", "inverse_depth", "xy")], ids="+".join
 )

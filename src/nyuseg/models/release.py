@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import nn
@@ -21,7 +22,12 @@ RELEASE_KEYS = ("fold", "folds", "epoch", "valid_ids", "best", "last", "environm
 def release_weights(folder: Path, model_state: dict[str, Any], facts: dict[str, Any]) -> None:
     """Write the weights and, after it, weights.json with its hash and `facts`."""
     path = folder / WEIGHTS
-    write_bytes(path, save({key: tensor.contiguous() for key, tensor in model_state.items()}))
+    # Copies: a file holds no tensor under two names, as some encoders do.
+    plain = {
+        key: tensor.clone(memory_format=torch.contiguous_format)
+        for key, tensor in model_state.items()
+    }
+    write_bytes(path, save(plain))
     write_json(folder / "weights.json", {**facts, "sha256": sha256_file(path)})
 
 

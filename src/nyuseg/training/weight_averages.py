@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_swa_multi_avg_fn
 
 from nyuseg.config.sections import Train
+from nyuseg.utils.errors import UserError
 
 Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
@@ -22,13 +23,17 @@ class Averages:
     the weights beside which they were collected: averaged weights with the statistics of the last
     ones would normalise by another network's activations. Averaging them alike is near to
     collecting them anew, without another pass over the images. Integer buffers count batches; no
-    mean of them means anything, they are the network's own.
+    mean of them means anything, they are the network's own. Raises UserError for an ema of a
+    network that has a tensor under two names.
     """
 
     def __init__(self, network: nn.Module, options: Train) -> None:
         self.network, self.steps = network, 0
         self.decay, self.skipped = options.ema or 0.0, options.epochs - (options.mean_last or 0)
-        self.ema = None if options.ema is None else ModelEmaV3(network)
+        self.ema = None
+        if options.ema is not None:
+            _refuse_shared(network)
+            self.ema = ModelEmaV3(network)
         self.mean = None
         if options.mean_last is not None:
             self.mean = AveragedModel(network, multi_avg_fn=_update_mean, use_buffers=True)
@@ -65,6 +70,16 @@ class Averages:
             network.load_state_dict(state["weights"][kind])
         if self.mean is not None:
             self.mean.n_averaged.fill_(state["epochs"])
+
+
+def _refuse_shared(network: nn.Module) -> None:
+    """timm goes by names: it would move a tensor that has two of them twice in a step."""
+    tensors = network.state_dict(keep_vars=True).values()
+    if len({id(tensor) for tensor in tensors}) < len(tensors):
+        raise UserError(
+            "train.ema: this encoder uses some weights in several places, which timm's moving "
+            "average does not follow; use train.mean_last, --set train.ema=null"
+        )
 
 
 def _update_mean(means: Tensors, latest: Tensors, count: torch.Tensor | int) -> None:
