@@ -27,9 +27,8 @@ sys.path.insert(0, str(PROJECT / "src"))
 
 from nyuseg.data.classes import NUM_CLASSES
 from nyuseg.data.frames import FrameFolder, frame_path, list_ids, read_label
-from nyuseg.dataloading.dataset import PredictionSet
+from nyuseg.dataloading.dataset import Source
 from nyuseg.dataloading.inputs import network_images
-from nyuseg.dataloading.loader import collate
 from nyuseg.evaluation.metrics import confusion_matrix, summarize
 from nyuseg.experiment.folder import Experiment, open_experiment
 from nyuseg.experiment.training_data import training_frames
@@ -56,10 +55,10 @@ def reference(experiment: Experiment, fold: int) -> nn.Module:
 
 
 @torch.inference_mode()
-def slow_masks(models: list[nn.Module], experiment: Experiment, sample: dict) -> Masks:
-    """The masks of one frame by the two references."""
-    data, native = experiment.config.data, tuple(sample["size"])
-    image = network_images(collate([sample]), data, torch.device("cpu"))
+def slow_masks(models: list[nn.Module], experiment: Experiment, batch: dict) -> Masks:
+    """The masks of a batch of one frame by the two references."""
+    data, native = experiment.config.data, tuple(batch["size"][0])
+    image = network_images(batch, data, torch.device("cpu"))
     grids, planes = [], []
     for model in models:
         for flipped in (False, True):
@@ -71,12 +70,15 @@ def slow_masks(models: list[nn.Module], experiment: Experiment, sample: dict) ->
     return {"exact": exact, "full": torch.stack(planes).mean(0).argmax(0).numpy()}
 
 
-def predict(experiment: Experiment, folds: list[int], frames: PredictionSet) -> Iterator[Masks]:
+def predict(
+    experiment: Experiment, folds: list[int], source: Source, ids: list[str]
+) -> Iterator[Masks]:
     """The masks of each frame in all ways."""
     fast, _ = load_predictor(experiment, folds, pick_devices(), tta=True)
     slow = [reference(experiment, fold) for fold in folds]
-    for index, prediction in enumerate(fast.predict(frames)):
-        yield {"fast": prediction.mask, **slow_masks(slow, experiment, frames[index])}
+    for prediction in fast.predict(source, ids):
+        batch = fast.read(source, [prediction.id])
+        yield {"fast": prediction.mask, **slow_masks(slow, experiment, batch)}
 
 
 class Comparison:
@@ -108,13 +110,12 @@ def compare(experiment: Experiment) -> dict[str, dict]:
     source = training_frames(experiment)
     for fold in folds:
         ids = experiment.ids(fold, held_out=True)
-        frames = PredictionSet(source, ids, experiment.config.data)
-        for image_id, masks in zip(ids, predict(experiment, [fold], frames), strict=True):
+        for image_id, masks in zip(ids, predict(experiment, [fold], source, ids), strict=True):
             path = frame_path(experiment.input, "train", "label", image_id)
             held_out.add(masks, read_label(path))
     ids = list_ids(experiment.input, "test")
-    frames = PredictionSet(FrameFolder(experiment.input, "test"), ids, experiment.config.data)
-    for masks in predict(experiment, folds, frames):
+    source = FrameFolder(experiment.input, "test")
+    for masks in predict(experiment, folds, source, ids):
         test.add(masks)
     return {
         f"held-out training frames, one fold + flip ({held_out.pixels} pixels)": held_out.result(

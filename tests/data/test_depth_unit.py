@@ -14,7 +14,7 @@ from nyuseg.data.depth import to_millimetres
 from nyuseg.data.depth_check import sample, sample_lines
 from nyuseg.data.frame_cache import open_cache
 from nyuseg.data.frames import FrameFolder, frame_path, list_ids, read_depth, write_png
-from nyuseg.dataloading.dataset import PredictionSet, TrainingSet
+from nyuseg.dataloading.dataset import PredictionSet, TrainingSet, read_frame
 from nyuseg.demo.data import write_demo
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT, read_json
@@ -210,7 +210,8 @@ def test_experiments_of_different_units_share_a_cache(tmp_path: Path) -> None:
             data = Data(size=SIZE, depth_unit=unit, depth_missing=(int(stored[5, 9]),))
             expected = to_millimetres(stored, unit, data.depth_missing)
             frames = PredictionSet(source, ids, data)
-            np.testing.assert_array_equal(frames.read(ids[1], ("depth",))["depth"], expected)
+            frame = read_frame(source, ids[1], ("depth",), data)
+            np.testing.assert_array_equal(frame["depth"], expected)
             np.testing.assert_array_equal(frames[1]["depth"], expected)
     assert len(list((tmp_path / "cache").glob("data-*"))) <= 2  # The cache and its lock.
 

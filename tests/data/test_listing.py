@@ -16,7 +16,6 @@ from nyuseg.data.frame_cache import open_cache
 from nyuseg.data.frames import FrameFolder, frame_path, list_ids, read_image, read_label
 from nyuseg.data.integrity import count_images, full_check, quick_check, require_clean
 from nyuseg.data.listing import list_files
-from nyuseg.dataloading.dataset import PredictionSet
 from nyuseg.submission.formats import read_masks
 from nyuseg.submission.writing import write_submission
 from nyuseg.utils.errors import UserError
@@ -226,12 +225,12 @@ def test_the_manifest_lists_ids_in_the_order_of_the_array(root: Path, tmp_path: 
     predictor = SimpleNamespace(
         config=config,
         devices=[torch.device("cpu")],
-        frames=lambda found: found,
-        predict=lambda _: iter(predictions),
+        uses_depth=True,
+        predict=lambda *_, **__: iter(predictions),
     )
-    frames = PredictionSet(FrameFolder(root, "train"), ids, config.data)
+    source = FrameFolder(root, "train")
     (tmp_path / "out").mkdir()
-    manifest = write_submission(predictor, frames, tmp_path / "out", ["npy", "png"])
+    manifest = write_submission(predictor, source, ids, tmp_path / "out", ["npy", "png"])
     assert manifest["ids"] == ["12", "16", "4", "8"]
     array = np.load(tmp_path / "out/submission.npy")
     assert array[:, 0, 0].tolist() == [12, 3, 4, 8]

@@ -14,7 +14,6 @@ import package_kernel
 import train_folds
 import tta_search
 from nyuseg.data.frames import FrameFolder, list_ids
-from nyuseg.dataloading.dataset import PredictionSet
 from nyuseg.demo.data import write_demo
 from nyuseg.evaluation.metrics import mean_iou
 from nyuseg.evaluation.oof import image_confusions
@@ -68,12 +67,12 @@ def weighted_masks(work: Path, tta: bool) -> list[np.ndarray]:
         config = part.experiment.config
         models, _ = load_folds(part.experiment, [0, 1])
         ids = list_ids(work / "data", "test")
-        frames = PredictionSet(FrameFolder(work / "data", "test"), ids, config.data)
+        source = FrameFolder(work / "data", "test")
         predictor = Predictor([Ensemble(models, config, torch.device("cpu"), tta)])
         answers.append(
             [
-                regrid(one.probabilities, one.size, config.data.size, (64, 96)) * part.weight
-                for one in predictor.predict(frames)
+                regrid(one.probabilities, one.size, one.input_size, (64, 96)) * part.weight
+                for one in predictor.predict(source, ids)
             ]
         )
     return [to_mask(a + b, (48, 64), (64, 96)) for a, b in zip(*answers, strict=True)]

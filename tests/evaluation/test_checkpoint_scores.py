@@ -10,15 +10,10 @@ from torch import nn
 
 from nyuseg.config.loading import parse_config
 from nyuseg.config.sections import Compute, Train
-from nyuseg.data.frames import FrameFolder, frame_path, read_label
-from nyuseg.dataloading.dataset import PredictionSet
 from nyuseg.evaluation.checkpoint_scores import FILE, over_last, read_confusions, write_confusions
-from nyuseg.evaluation.metrics import confusion_matrix, summarize
+from nyuseg.evaluation.metrics import summarize
 from nyuseg.evaluation.optimism import half_sums, optimism, scene_halves
-from nyuseg.evaluation.validation import validate
 from nyuseg.experiment.folder import Experiment
-from nyuseg.inference.ensemble import Ensemble
-from nyuseg.inference.predictor import Predictor
 from nyuseg.training.checkpoint import load_checkpoint, save_checkpoint
 from nyuseg.training.step import TrainingStep
 from nyuseg.training.weight_averages import Averages
@@ -156,43 +151,6 @@ def test_averages_follow_a_network_that_got_other_memory() -> None:
     averages.after_epoch(1)
     found = averages.state_dict()["weights"]["mean"]["convolution.weight"]
     assert torch.equal(found, network.convolution.weight)
-
-
-# Confusion matrices by image
-
-
-class Lopsided(nn.Module):
-    """Logits depend on the pixel and on where it lies, so that no two images are answered alike."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(4)
-        self.mix = torch.randn(13, 4, generator=generator)
-        self.place = torch.randn(1, 13, 8, 16, generator=generator)
-
-    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
-        cells = torch.nn.functional.avg_pool2d(image, 4)
-        return {"logits": torch.einsum("kc,nchw->nkhw", self.mix, cells) + self.place}
-
-
-def test_validation_counts_each_image_by_itself(tiny_folder, tmp_path: Path) -> None:
-    compute = {"precision": "fp32", "workers": 0, "predict_batch_size": 2}
-    values = {"name": "x", "data": {"size": [32, 64]}, "compute": compute}
-    config = parse_config(values, "test")
-    ids = tiny_folder(tmp_path, [(32, 64), (20, 50), (41, 37), (64, 40), (9, 90)])[::-1]
-    frames = PredictionSet(FrameFolder(tmp_path, "train"), ids, config.data)
-    predictor = Predictor([Ensemble([Lopsided()], config, CPU)])
-    found = validate(predictor, frames)
-    expected = [
-        confusion_matrix(
-            read_label(frame_path(tmp_path, "train", "label", prediction.id)), prediction.mask
-        )
-        for prediction in predictor.predict(frames)
-    ]
-    assert found["confusions"].shape == (5, 13, 13)
-    assert (found["confusions"] == np.stack(expected)).all()
-    assert (found["confusion"] == np.sum(expected, axis=0)).all()
-    assert found["miou"] == summarize(np.sum(expected, axis=0))["miou"]
 
 
 def experiment(folder: Path, sides: list[int]) -> Experiment:

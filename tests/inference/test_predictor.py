@@ -1,6 +1,7 @@
 """The predict path, with models that tell left from right."""
 
 import threading
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import nn
 from nyuseg.config.loading import parse_config
 from nyuseg.config.schema import Config
 from nyuseg.data.frames import FrameFolder, frame_path, write_png
-from nyuseg.dataloading.dataset import PredictionSet
+from nyuseg.inference import predictor as predicting
 from nyuseg.inference.ensemble import Ensemble
 from nyuseg.inference.grid import to_mask
 from nyuseg.inference.predictor import Predictor
@@ -114,8 +115,7 @@ def test_answers_do_not_depend_on_batches_or_workers(tmp_path: Path, workers: in
         predictor = Predictor(
             [Ensemble([build_model(config.model, config.data)], config, CPU, tta=True)]
         )
-        frames = PredictionSet(FrameFolder(tmp_path, "test"), ids, config.data)
-        results.append(list(predictor.predict(frames)))
+        results.append(list(predictor.predict(FrameFolder(tmp_path, "test"), ids)))
     one, three = results
     assert [p.id for p in one] == [p.id for p in three] == ids
     assert [tuple(p.size) for p in one] == sizes
@@ -127,10 +127,10 @@ def test_answers_do_not_depend_on_batches_or_workers(tmp_path: Path, workers: in
 def test_two_devices_give_the_answer_of_one_in_order(tmp_path: Path) -> None:
     ids = write_frames(tmp_path, [(32, 64)] * 7)
     config = parse_config({**BASE, "compute": {**COMPUTE, "predict_batch_size": 2}}, "test")
-    frames = PredictionSet(FrameFolder(tmp_path, "test"), ids, config.data)
+    source = FrameFolder(tmp_path, "test")
     models, threads = [Lopsided(1), Lopsided(2)], torch.get_num_threads()
-    one = list(Predictor([Ensemble(models, config, CPU, tta=True)]).predict(frames))
-    two = list(Predictor([Ensemble(models, config, [CPU, CPU], tta=True)]).predict(frames))
+    one = list(Predictor([Ensemble(models, config, CPU, tta=True)]).predict(source, ids))
+    two = list(Predictor([Ensemble(models, config, [CPU, CPU], tta=True)]).predict(source, ids))
     assert [p.id for p in two] == ids
     assert torch.get_num_threads() == threads
     assert all(torch.equal(a.probabilities, b.probabilities) for a, b in zip(one, two, strict=True))
@@ -213,7 +213,7 @@ def test_reading_predicting_and_the_callers_work_overlap(tmp_path: Path) -> None
     """While the caller holds the first answer, the next batch is predicted and one more read."""
     ids = write_frames(tmp_path, [(32, 64)] * 4)
     config = parse_config({**BASE, "compute": {**COMPUTE, "predict_batch_size": 1}}, "test")
-    frames = PredictionSet(FrameFolder(tmp_path, "test"), ids, config.data)
+    source = FrameFolder(tmp_path, "test")
     predicted = [threading.Event() for _ in ids]
 
     class Counting(Lopsided):
@@ -222,11 +222,56 @@ def test_reading_predicting_and_the_callers_work_overlap(tmp_path: Path) -> None
             return super().forward(image)
 
     for i, prediction in enumerate(
-        Predictor([Ensemble([Counting(1)], config, CPU)]).predict(frames)
+        Predictor([Ensemble([Counting(1)], config, CPU)]).predict(source, ids)
     ):
         assert prediction.id == ids[i]
         if i + 1 < len(ids):
             assert predicted[i + 1].wait(10), "the next image waits for this one's caller"
+
+
+def test_a_mask_is_made_once_when_it_is_asked_for(tmp_path: Path, monkeypatch) -> None:
+    ids, source = write_frames(tmp_path, [(40, 64), (7, 90)]), FrameFolder(tmp_path, "test")
+    made = []
+
+    def note(*given) -> np.ndarray:
+        made.append(threading.current_thread())
+        return to_mask(*given)
+
+    monkeypatch.setattr(predicting, "to_mask", note)
+    predictor = Predictor([Ensemble([Lopsided(1)], CONFIG, CPU)])
+    found = list(predictor.predict(source, ids))
+    assert made == []
+    for prediction in found:
+        full = prediction.full_probabilities()
+        assert full.shape == (13, *prediction.size)
+        assert np.array_equal(prediction.mask, full.numpy().argmax(0))
+        assert prediction.mask is prediction.mask
+    assert made == [threading.main_thread()] * 2
+    ready = list(predictor.predict(source, ids, masks=True))  # Beside the caller's work.
+    assert len(made) == 4 and threading.main_thread() not in made[2:]
+    for a, b in zip(found, ready, strict=True):
+        assert np.array_equal(a.mask, b.mask)
+    assert len(made) == 4
+
+
+def test_workers_are_kept_for_the_same_frames(tmp_path: Path) -> None:
+    ids, source = write_frames(tmp_path, [(32, 64)] * 4), FrameFolder(tmp_path, "test")
+    config = parse_config({**BASE, "compute": {**COMPUTE, "workers": 1}}, "test")
+    predictor = Predictor([Ensemble([Lopsided(1)], config, CPU)])
+    seen = []
+    for some in (ids, list(ids), ids[:3]):
+        assert [prediction.id for prediction in predictor.predict(source, some)] == some
+        seen.append({worker.pid for worker in active_children()})
+    assert seen[0] == seen[1] and len(seen[0]) == 1
+    assert not seen[2] & seen[0]
+
+
+def test_a_batch_read_by_itself_is_answered_alike(tmp_path: Path) -> None:
+    ids, source = write_frames(tmp_path, [(32, 64), (20, 50)]), FrameFolder(tmp_path, "test")
+    predictor = Predictor([Ensemble([Lopsided(1)], CONFIG, CPU)])
+    probabilities, _ = predictor.answer(predictor.read(source, ids))
+    for one, prediction in zip(probabilities, predictor.predict(source, ids), strict=True):
+        assert torch.allclose(one, prediction.probabilities, atol=1e-6)
 
 
 def with_views(*views: dict) -> Config:
@@ -301,8 +346,8 @@ def test_a_blend_is_the_weighted_mean_of_its_members(tmp_path: Path) -> None:
             return super().forward(image[:, [0, 1, 2, 4]])
 
     def predict(*ensembles: Ensemble) -> list:
-        frames = PredictionSet(FrameFolder(tmp_path, "test"), ids, CONFIG.data)
-        return list(Predictor(ensembles, CONFIG).predict(frames))
+        source = FrameFolder(tmp_path, "test")
+        return list(Predictor(ensembles, CONFIG).predict(source, ids))
 
     one, two = Lopsided(1), FiveChannels(2)
     a = predict(Ensemble([one], CONFIG, CPU))
@@ -342,8 +387,8 @@ def test_members_of_another_input_size_are_brought_to_the_largest(tmp_path: Path
     small_one = Ensemble([Sided(7)], CONFIG, CPU, weight=0.4)
     large_one = Ensemble([Sided(2)], large, CPU, weight=0.6)
     predictor = Predictor([small_one, large_one], CONFIG)
-    frames = PredictionSet(FrameFolder(tmp_path, "test"), ids, CONFIG.data)
-    for prediction in predictor.predict(frames):
+    source = FrameFolder(tmp_path, "test")
+    for prediction in predictor.predict(source, ids):
         assert prediction.probabilities.shape == (13, 16, 24)
         left, right = prediction.mask[:, :28], prediction.mask[:, 36:]
         assert (left == 5).all() and (right == 2).all()

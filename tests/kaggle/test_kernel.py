@@ -22,7 +22,6 @@ import check_kernel
 import infer
 import package_kernel
 import train_folds
-from nyuseg.config.loading import parse_config
 from nyuseg.demo.data import write_demo
 from nyuseg.kaggle.budget import Budget
 from nyuseg.kaggle.kernel import END, find_frames, load_package, run
@@ -51,21 +50,20 @@ def test_missing_test_images_say_what_is_mounted(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"no test/image with PNG or JPEG files; mounted: .*datasets/alice"
     ):
-        find_frames(tmp_path, parse_config({"name": "x"}, "test"), None)
+        find_frames(tmp_path, None)
 
 
 def test_the_competition_goes_before_other_test_images(tiny_folder, tmp_path: Path) -> None:
     tiny_folder(tmp_path / "extra", [(8, 8)], test=[(8, 8), (8, 8)])
     tiny_folder(tmp_path / "competitions/slug", [(8, 8)], test=[(8, 8), (9, 7)])
     (tmp_path / "a/test/image").mkdir(parents=True)  # Without a picture.
-    config = parse_config({"name": "x"}, "test")
-    frames = find_frames(tmp_path, config, "slug")
-    assert frames.source.root == tmp_path / "competitions/slug"
-    assert usable_formats(frames.source.root, ["npy", "rle"]) == ["rle"]
-    assert find_frames(tmp_path, config, None).source.root == tmp_path / "extra"
+    source, ids = find_frames(tmp_path, "slug")
+    assert source.root == tmp_path / "competitions/slug" and ids == ["990001", "990002"]
+    assert usable_formats(source.root, ["npy", "rle"]) == ["rle"]
+    assert find_frames(tmp_path, None)[0].root == tmp_path / "extra"
     next((tmp_path / "extra/test/depth").iterdir()).unlink()
     with pytest.raises(UserError, match="missing; only image"):
-        find_frames(tmp_path, config, "extra")
+        find_frames(tmp_path, "extra")
 
 
 # Wheels
@@ -328,9 +326,8 @@ def test_package_and_frames_are_found_wherever_they_are_mounted(
     (package / "manifest.json").write_text("{}")
     inputs = mount(tmp_path, layout, package, tmp_path / "data/test")
     assert find_all(inputs, "manifest.json") == [inputs / LAYOUTS[layout]]
-    config = parse_config({"name": "x", "data": {"size": [32, 48]}}, "test")
-    frames = find_frames(inputs, config, "data")
-    assert frames.ids == ["990001", "990002"] and frames.source.root.name == "data"
+    source, ids = find_frames(inputs, "data")
+    assert ids == ["990001", "990002"] and source.root.name == "data"
 
 
 @pytest.mark.slow

@@ -180,7 +180,7 @@ def test_a_step_never_looks_at_a_value(parts: int) -> None:
 
 
 def test_validation_never_looks_at_a_value() -> None:
-    from nyuseg.evaluation.validation import count_pairs, cross_entropy, depth_error
+    from nyuseg.evaluation.validation import add_confusion, cross_entropy, depth_error
 
     generator = torch.Generator().manual_seed(0)
     probabilities = torch.rand(13, 8, 9, generator=generator).softmax(0)
@@ -189,7 +189,7 @@ def test_validation_never_looks_at_a_value() -> None:
     millimetres = torch.randint(0, 3, (8, 9), generator=generator).mul(900).numpy().astype("uint16")
     counts = torch.zeros(170, dtype=torch.int64)
     with Looks() as looks:
-        count_pairs(counts, truth, probabilities.max(0).indices)
+        add_confusion(counts, truth, probabilities.max(0).indices)
         cross_entropy(probabilities, truth)
         depth_error(probabilities[0], millimetres)
     assert looks.found == []

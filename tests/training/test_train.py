@@ -552,7 +552,7 @@ def test_real_frames_train_a_step_and_infer(name: str, batch: int, tmp_path: Pat
     if not root.exists():
         pytest.skip(f"{root} is not on this machine: the frames must not be redistributed")
     config = load_config(PROJECT / "configs/exp060.yaml", [change[6:] for change in TINY])
-    from nyuseg.dataloading.dataset import PredictionSet, TrainingSet
+    from nyuseg.dataloading.dataset import TrainingSet
     from nyuseg.dataloading.inputs import training_inputs
     from nyuseg.dataloading.loader import make_loader
     from nyuseg.inference.ensemble import Ensemble
@@ -573,11 +573,10 @@ def test_real_frames_train_a_step_and_infer(name: str, batch: int, tmp_path: Pat
     loss = multitask_loss(model(first["image"]), first, 0.1)["total"]
     loss.backward()
     assert torch.isfinite(loss)
-    frames = PredictionSet(source, ids, config.data)
-    for prediction in Predictor([Ensemble([model], config, device, tta=True)]).predict(frames):
+    predictor = Predictor([Ensemble([model], config, device, tta=True)])
+    for prediction in predictor.predict(source, ids):
         label = read_label(frame_path(root, "train", "label", prediction.id))
-        mask = to_mask(prediction.probabilities, prediction.size, config.data.size)
-        assert mask.shape == label.shape and mask.max() < 13
+        assert prediction.mask.shape == label.shape and prediction.mask.max() < 13
 
 
 def test_other_pictures_under_the_same_ids_are_refused(copied: Path, data, tmp_path: Path) -> None:

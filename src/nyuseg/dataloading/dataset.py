@@ -36,6 +36,17 @@ def mix_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
+def read_frame(source: Source, image_id: str, kinds: Sequence[str], data: Data) -> Frame:
+    """Arrays of a frame at its native size, see FrameFolder.read, but depth in millimetres.
+
+    Here alone a depth file's numbers become millimetres: the cache keeps the files' own.
+    """
+    frame = source.read(image_id, kinds)
+    if "depth" in frame:
+        frame["depth"] = to_millimetres(frame["depth"], data.depth_unit, data.depth_missing)
+    return frame
+
+
 class FrameSet(Dataset[Sample]):
     """Frames of a split, read one at a time; whatever goes wrong names the frame."""
 
@@ -52,31 +63,20 @@ class FrameSet(Dataset[Sample]):
         """Bytes that the arrays of a sample take, at most."""
         return PIXEL_BYTES * self.data.size[0] * self.data.size[1]
 
-    def read(self, image_id: str, kinds: Sequence[str]) -> Frame:
-        """Arrays of a frame at its native size, see FrameFolder.read, but depth in millimetres.
-
-        Here alone a depth file's numbers become millimetres: the cache keeps the files' own.
-        """
-        frame = self.source.read(image_id, kinds)
-        if "depth" in frame:
-            unit, missing = self.data.depth_unit, self.data.depth_missing
-            frame["depth"] = to_millimetres(frame["depth"], unit, missing)
-        return frame
-
     def _read(self, index: int, kinds: Sequence[str]) -> Frame:
         image_id = self.ids[index]
         worker = get_worker_info()
         if worker is not None:
             self.reading[worker.id % MOST_WORKERS].value = image_id.encode()[: ID_BYTES - 1]
         try:
-            return self.read(image_id, kinds)
+            return read_frame(self.source, image_id, kinds, self.data)
         except (OSError, MemoryError, cv2.error) as error:
             where = self.source.root / self.source.split
             raise UserError(f"{where}: frame {image_id} cannot be read: {error}") from error
 
 
 class PredictionSet(FrameSet):
-    """Frames of a split to predict on, fitted to the network's input.
+    """Frames of a split as the Predictor reads them, letterboxed into the network's input.
 
     A sample: `image` uint8 [H,W,3], `depth` uint16 [H,W] in mm, `id`, `size` (native H, W). It
     never reads a label. sizes: the input's; more of them give `image1`, `depth1`, ... as well, see
@@ -88,11 +88,11 @@ class PredictionSet(FrameSet):
         source: Source,
         ids: Sequence[str],
         data: Data,
-        sizes: Sequence[tuple[int, int]] | None = None,
+        sizes: Sequence[tuple[int, int]] = (),
         depth: bool | None = None,
     ) -> None:
         super().__init__(source, ids, data)
-        self.sizes = sizes or [data.size]
+        self.sizes = list(sizes) or [data.size]
         self.depth = data.uses_depth if depth is None else depth
 
     @property
@@ -112,8 +112,7 @@ class TrainingSet(FrameSet):
     """Augmented training frames, addressed by (epoch, index).
 
     A sample: config.training_kinds, like those of a PredictionSet, and `label` uint8 [H,W] (255
-    void). Augmentation is a
-    function of (seed, fold, epoch, index) alone, whatever worker makes it.
+    void). Augmentation is a function of (seed, fold, epoch, index) alone, whatever worker makes it.
     """
 
     def __init__(self, source: Source, ids: Sequence[str], config: Config, fold: int) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from nyuseg.experiment.folder import Experiment, read_oof_ids
-from nyuseg.inference.grid import from_grid, regrid, to_mask
+from nyuseg.inference.grid import from_grid, largest_first, regrid, to_mask
 from nyuseg.utils.arrays import map_array
 from nyuseg.utils.errors import UserError
 
@@ -21,7 +21,7 @@ class StoredGrids:
 
     def __init__(self, members: Sequence[Experiment]) -> None:
         self.sizes = [member.config.data.size for member in members]
-        self.size = max(self.sizes, key=lambda size: (size[0] * size[1], size))
+        self.size = largest_first(self.sizes)[0]
         self.places = [_places(member) for member in members]
 
     def read(self, image_id: str, native: tuple[int, int]) -> torch.Tensor:

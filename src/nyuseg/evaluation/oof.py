@@ -12,7 +12,7 @@ import torch
 from nyuseg.data.classes import CLASS_NAMES
 from nyuseg.data.depth import DEPTH_MAX, DEPTH_MIN
 from nyuseg.data.frames import FrameFolder, frame_path, read_label, write_png
-from nyuseg.dataloading.dataset import PredictionSet
+from nyuseg.dataloading.dataset import read_frame
 from nyuseg.evaluation.checkpoint_scores import over_last, read_confusions
 from nyuseg.evaluation.metrics import confusion_matrix, summarize
 from nyuseg.evaluation.optimism import optimism
@@ -49,7 +49,7 @@ def write_oof(experiment: Experiment, fold: int, device: torch.device) -> None:
     ids = experiment.ids(fold, held_out=True)
     if facts["valid_ids"] != ids:
         raise UserError(f"{folder / 'weights.json'}: validated on other images than fold {fold}")
-    frames = PredictionSet(training_frames(experiment), ids, config.data)
+    source = training_frames(experiment)
     predictor = Predictor([Ensemble([model], config, device)])
     remove_partial(folder)
     remove_partial(
@@ -60,7 +60,7 @@ def write_oof(experiment: Experiment, fold: int, device: torch.device) -> None:
             kind: stack.enter_context(_array_file(folder / f"oof_{kind}.npy", len(ids)))
             for kind in ("probs", "depth")[: 1 + config.model.depth_head]
         }
-        predictions = predictor.predict(frames)
+        predictions = predictor.predict(source, ids, masks=True)
         for prediction in progress(predictions, f"fold {fold} out-of-fold", len(ids)):
             write_png(experiment.mask_path(prediction.id), prediction.mask)
             parts = {"probs": prediction.probabilities, "depth": prediction.depth}
@@ -196,11 +196,10 @@ def _depth_errors(experiment: Experiment, fold: int) -> list[float]:
     ids = read_oof_ids(experiment, fold)
     if len(map_array(path)) != len(ids):
         raise UserError(f"{path}: {len(map_array(path))} depth maps for {len(ids)} images")
-    frames = PredictionSet(FrameFolder(experiment.input, "train"), ids, experiment.config.data)
+    source, data = FrameFolder(experiment.input, "train"), experiment.config.data
     for grid, image_id in zip(read_entries(path), ids, strict=True):
-        truth = frames.read(image_id, ("depth",))["depth"]
-        size = experiment.config.data.size
-        guess = from_grid(torch.from_numpy(grid.astype(np.float32)), truth.shape, size)
+        truth = read_frame(source, image_id, ("depth",), data)["depth"]
+        guess = from_grid(torch.from_numpy(grid.astype(np.float32)), truth.shape, data.size)
         error, has_depth = depth_error(guess[0], truth)
         errors += [float(error)] * bool(has_depth)
     return errors

@@ -9,53 +9,52 @@ import torch
 from nyuseg.data.classes import NUM_CLASSES, VOID
 from nyuseg.data.depth import linear_depth
 from nyuseg.data.frames import FrameFolder
-from nyuseg.dataloading.dataset import PredictionSet
+from nyuseg.dataloading.dataset import Source, read_frame
 from nyuseg.evaluation.means import Means, total_loss
 from nyuseg.evaluation.metrics import summarize
 from nyuseg.experiment.folder import Experiment
-from nyuseg.inference.grid import from_grid, likeliest
+from nyuseg.inference.grid import likeliest
 from nyuseg.inference.predictor import Predictor
 from nyuseg.utils.errors import UserError
 
 PAIRS = NUM_CLASSES**2
 
 
-def validate(predictor: Predictor, frames: PredictionSet) -> dict[str, Any]:
-    """Predict a set of training frames and score them at their native size.
+def validate(predictor: Predictor, source: Source, ids: Sequence[str]) -> dict[str, Any]:
+    """Predict training frames and score them at their native size.
 
-    Returns `confusions` (int64 [n,13,13], by image, in the order of the set), their sum `confusion`
+    Returns `confusions` (int64 [n,13,13], by image, in the order of the ids), their sum `confusion`
     ([13,13]), its `miou`, `pixel_accuracy`, `class_iou` and the losses of the report,
     `segmentation`, `depth` and `loss` (their weighted sum), each averaged over the images that have
     a label or a depth; `depth` is None when none has, or without a depth head. All is counted on
     the device, which is asked once, at the end. Raises UserError when every label is void.
     """
-    device, size = predictor.devices[0], predictor.config.data.size
-    kinds = ("label", "depth") if predictor.config.model.depth_head else ("label",)
-    counts = torch.zeros(len(frames), PAIRS + 1, dtype=torch.int64, device=device)
+    device = predictor.devices[0]
+    counts = torch.zeros(len(ids), PAIRS + 1, dtype=torch.int64, device=device)
     means = Means(2, torch.float64, device)
     nothing = torch.zeros((), device=device), torch.zeros((), dtype=torch.bool, device=device)
-    for count, prediction in zip(counts, predictor.predict(frames), strict=True):
-        truth = frames.read(prediction.id, kinds)
+    for count, prediction in zip(counts, predictor.predict(source, ids), strict=True):
+        kinds = ("label",) if prediction.depth is None else ("label", "depth")
+        truth = read_frame(source, prediction.id, kinds, predictor.config.data)
         label = torch.from_numpy(truth["label"].astype(np.int64)).to(device, non_blocking=True)
-        probabilities = from_grid(prediction.probabilities.to(device), prediction.size, size)
-        count_pairs(count, label, likeliest(probabilities))
+        probabilities = prediction.full_probabilities().to(device)
+        add_confusion(count, label, likeliest(probabilities))
         parts = [cross_entropy(probabilities, label), nothing]
         if prediction.depth is not None:
-            guess = from_grid(prediction.depth.to(device), prediction.size, size)[0]
-            parts[1] = depth_error(guess, truth["depth"])
+            parts[1] = depth_error(prediction.full_depth().to(device), truth["depth"])
         means.add(*(torch.stack(kind) for kind in zip(*parts, strict=True)))
     confusions = counts[:, :PAIRS].cpu().numpy().reshape(-1, NUM_CLASSES, NUM_CLASSES)
     confusion = confusions.sum(0)
     segmentation, depth = means.read()
     if segmentation is None:
-        folder = frames.source.root / frames.source.split / "label"
-        raise UserError(f"{folder}: void at every pixel of the {len(frames)} labels to score on")
+        folder = source.root / source.split / "label"
+        raise UserError(f"{folder}: void at every pixel of the {len(ids)} labels to score on")
     total = total_loss(segmentation, depth, predictor.config.train.depth_loss)
     parts = {"loss": total, "segmentation": segmentation, "depth": depth}
     return {"confusions": confusions, "confusion": confusion, **summarize(confusion), **parts}
 
 
-def count_pairs(counts: torch.Tensor, truth: torch.Tensor, prediction: torch.Tensor) -> None:
+def add_confusion(counts: torch.Tensor, truth: torch.Tensor, prediction: torch.Tensor) -> None:
     """Add metrics.confusion_matrix of one image to counts, int64 [170], on its device.
 
     truth: int64 [H,W], 0..12 or 255; prediction: int64 [H,W], 0..12. Void pixels are counted in

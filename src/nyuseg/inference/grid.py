@@ -3,11 +3,18 @@
 The way back from `nyuseg.data.letterbox`: the padding is cut off, the frame's part is scaled.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from nyuseg.data.letterbox import STRIDE, content_size
+
+
+def largest_first(sizes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Sizes of inputs, each once. On the grid of the first one answers to all of them meet."""
+    return sorted(set(sizes), key=lambda size: (size[0] * size[1], size), reverse=True)
 
 
 def from_grid(grid: torch.Tensor, native: tuple[int, int], size: tuple[int, int]) -> torch.Tensor:

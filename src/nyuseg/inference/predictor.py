@@ -1,40 +1,59 @@
 """The only way from frames to class probabilities and masks. It never sees a label."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from queue import SimpleQueue
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from nyuseg.config.schema import Config
-from nyuseg.dataloading.dataset import PredictionSet
+from nyuseg.dataloading.dataset import PredictionSet, Source
 from nyuseg.dataloading.inputs import Sample, network_images
-from nyuseg.dataloading.loader import iterate, make_loader
-from nyuseg.inference.ensemble import Ensemble, WeightedMean
-from nyuseg.inference.grid import regrid, to_mask
+from nyuseg.dataloading.loader import collate, iterate, make_loader
+from nyuseg.inference.ensemble import Answer, Ensemble, WeightedMean
+from nyuseg.inference.grid import from_grid, largest_first, regrid, to_mask
 from nyuseg.models.device import free_memory
 from nyuseg.utils.prefetch import in_order, prefetch
 
 TRIM_EVERY = 8  # Batches.
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Prediction:
     """What is predicted of one frame.
 
-    size: the frame's native height and width. On the grid of the padded input (see letterbox), on
-    the device: probabilities, float32 [13,h,w], summing to 1 over the classes, and depth, float32
-    [1,h,w], linear in 0..1, or None without a depth head. mask: uint8 [size], 0..12.
+    size: the frame's native height and width. input_size: of the input that it was letterboxed
+    into. On that input's grid, a quarter of it, and on the device: probabilities, float32 [13,h,w],
+    summing to 1 over the classes, and depth, float32 [1,h,w], linear in 0..1, or None without a
+    depth head.
     """
 
     id: str
     size: tuple[int, int]
+    input_size: tuple[int, int]
     probabilities: torch.Tensor
     depth: torch.Tensor | None
-    mask: np.ndarray
+
+    def full_probabilities(self) -> torch.Tensor:
+        """The probabilities at the frame's own size, float32 [13,H,W], on the device."""
+        return from_grid(self.probabilities, self.size, self.input_size)
+
+    def full_depth(self) -> torch.Tensor | None:
+        """The depth at the frame's own size, float32 [H,W] in 0..1, on the device."""
+        if self.depth is None:
+            return None
+        return from_grid(self.depth, self.size, self.input_size)[0]
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """The likeliest class of each pixel, uint8 [H,W], 0..12: made when first asked for."""
+        return to_mask(self.probabilities, self.size, self.input_size)
 
 
 class Predictor:
@@ -52,8 +71,8 @@ class Predictor:
     def __init__(self, ensembles: Sequence[Ensemble], config: Config | None = None) -> None:
         self.ensembles, self.config = list(ensembles), config or ensembles[0].config
         self.devices = self.ensembles[0].devices
-        sizes = {ensemble.config.data.size for ensemble in self.ensembles}
-        self.sizes = sorted(sizes, key=lambda size: (size[0] * size[1], size), reverse=True)
+        self.sizes = largest_first(ensemble.config.data.size for ensemble in self.ensembles)
+        self.uses_depth = any(ensemble.config.data.uses_depth for ensemble in self.ensembles)
         gpu = self.devices[0].type == "cuda"
         together = self.config.compute.predict_batch_size or (16 if gpu else 1)
         self.batch_size = max(1, together // self.view_count)
@@ -80,28 +99,50 @@ class Predictor:
         used = (view.name for one in self.ensembles for view in one.views[: one.view_count])
         return list(dict.fromkeys(used))
 
-    def frames(self, frames: PredictionSet) -> PredictionSet:
-        """The same frames, fitted to every size of input that an experiment here has."""
-        depth = any(ensemble.config.data.uses_depth for ensemble in self.ensembles)
-        return PredictionSet(frames.source, frames.ids, frames.data, self.sizes, depth)
-
-    def predict(self, frames: PredictionSet) -> Iterator[Prediction]:
-        """Predict each frame of a set, in its order.
+    def predict(
+        self, source: Source, ids: Sequence[str], masks: bool = False
+    ) -> Iterator[Prediction]:
+        """Predict frames of a source, in the order of their ids.
 
         One batch is read and another predicted while the caller works on the answers of a third;
-        memory does not depend on the number of frames.
+        memory does not depend on the number of frames. masks: make the masks there, too, beside
+        the caller's work; without it a mask is made by whoever asks for it.
         """
+
+        def predictions(batch: Sample, replica: int) -> list[Prediction]:
+            found = self._predictions(batch, self.answer(batch, replica))
+            for prediction in found if masks else ():
+                _ = prediction.mask
+            return found
+
+        return self._stream(source, ids, predictions)
+
+    def read(self, source: Source, ids: Sequence[str]) -> Sample:
+        """A batch of frames as `answer` takes it: letterboxed into every size of input here."""
+        frames = self._frames(source, ids)
+        return collate([frames[index] for index in range(len(frames))])
+
+    def _frames(self, source: Source, ids: Sequence[str]) -> PredictionSet:
+        return PredictionSet(source, ids, self.config.data, self.sizes, self.uses_depth)
+
+    def _stream(
+        self,
+        source: Source,
+        ids: Sequence[str],
+        function: Callable[[Sample, int], list[Result]],
+    ) -> Iterator[Result]:
+        """What a function of a batch and a replica makes of each frame, in the order of ids."""
         count, threads = len(self.devices), torch.get_num_threads()
-        loader = self._loader_of(frames)
+        loader = self._loader_of(source, ids)
         batch_number, idle = itertools.count(1), SimpleQueue()
         for replica in range(count):
             idle.put(replica)
 
-        def predictions(batch: Sample) -> list[Prediction]:
+        def results(batch: Sample) -> list[Result]:
             replica = idle.get()
             torch.set_num_threads(max(1, threads // count))  # Of this thread alone.
             try:
-                return self._predictions(batch, replica)
+                return function(batch, replica)
             finally:
                 # On a processor free pieces would add up between batches.
                 if self.devices[replica].type == "cpu" and next(batch_number) % TRIM_EVERY == 0:
@@ -113,38 +154,41 @@ class Predictor:
         # Workers read ahead by themselves, and must not be started from another thread.
         batches = batches if loader.num_workers else prefetch(batches)
         try:
-            for answers in in_order(predictions, batches, count, count):
-                yield from answers
+            for found in in_order(results, batches, count, count):
+                yield from found
         finally:
             torch.set_num_threads(threads)  # New threads start with what was set last.
 
-    def _loader_of(self, frames: PredictionSet) -> DataLoader:
-        """A loader of the frames, with its workers, kept for the next call with the same set."""
-        if self._loader is None or self._loader[0] is not frames:
-            # Few frames are shared out, too.
-            batch_size = min(self.batch_size, -(-len(frames) // len(self.devices))) or 1
-            workers = self.config.compute.workers
-            loader = make_loader(self.frames(frames), batch_size, workers, self.devices[0])
-            self._loader = frames, loader
-        return self._loader[1]
+    def _loader_of(self, source: Source, ids: Sequence[str]) -> DataLoader:
+        """A loader of the frames, with its workers, kept for the next call with the same ones."""
+        if self._loader is not None:
+            frames, loader = self._loader
+            if frames.source is source and frames.ids == list(ids):
+                return loader
+        frames, workers = self._frames(source, ids), self.config.compute.workers
+        # Few frames are shared out, too.
+        batch_size = min(self.batch_size, -(-len(frames) // len(self.devices))) or 1
+        loader = make_loader(frames, batch_size, workers, self.devices[0])
+        self._loader = frames, loader
+        return loader
 
-    def _predictions(self, batch: Sample, replica: int) -> list[Prediction]:
-        probabilities, depth = self.answer(batch, replica)
+    def _predictions(self, batch: Sample, answer: Answer) -> list[Prediction]:
+        probabilities, depth = answer
         return [
             Prediction(
                 image_id,
                 tuple(size),
+                self.sizes[0],
                 probabilities[i],
                 None if depth is None else depth[i],
-                to_mask(probabilities[i], tuple(size), self.sizes[0]),
             )
             for i, (image_id, size) in enumerate(zip(batch["id"], batch["size"], strict=True))
         ]
 
-    def answer(self, batch: Sample, replica: int = 0) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def answer(self, batch: Sample, replica: int = 0) -> Answer:
         """Probabilities [N,13,h,w] and depth [N,1,h,w] of a batch, on the largest input's grid.
 
-        batch: integer frames of a set that `frames` fitted, as loader.collate makes it.
+        batch: integer frames, as `read` makes it.
         """
         probabilities, depths = WeightedMean(), WeightedMean()
         for ensemble in self.ensembles:

@@ -14,8 +14,6 @@ from nyuseg.config.schema import Config
 from nyuseg.data.frames import FrameFolder, list_ids, require_depth
 from nyuseg.data.integrity import require_clean
 from nyuseg.data.listing import list_files
-from nyuseg.dataloading.dataset import PredictionSet
-from nyuseg.dataloading.loader import collate
 from nyuseg.inference.ensemble import Ensemble
 from nyuseg.inference.predictor import Predictor
 from nyuseg.kaggle.budget import Budget
@@ -53,16 +51,16 @@ def run(
     """
     started = started or time.time()
     facts, predictor = load_package(package, fingerprint)
-    frames = find_frames(inputs, predictor.config, facts["competition"])
-    if predictor.frames(frames).depth:
-        require_depth(frames.source.root, "test", f"{facts['experiment']} was trained to see them")
-    formats = usable_formats(frames.source.root, facts["formats"])
+    source, ids = find_frames(inputs, facts["competition"])
+    if predictor.uses_depth:
+        require_depth(source.root, "test", f"{facts['experiment']} was trained to see them")
+    formats = usable_formats(source.root, facts["formats"])
     planned = {"folds": predictor.model_count, "views": predictor.view_names}
-    budget = Budget(predictor, len(frames), budget_hours * 3600 - (time.time() - started))
+    budget = Budget(predictor, len(ids), budget_hours * 3600 - (time.time() - started))
     print(f"loaded after {time.time() - started:.0f} s", flush=True)
-    budget.fit(announce(predictor, frames), 0)
+    budget.fit(announce(predictor, source, ids), 0)
     with atomic_folder(working / "submission", MANIFEST) as folder:
-        result = write_submission(predictor, frames, folder, formats, budget.watch)
+        result = write_submission(predictor, source, ids, folder, formats, budget.watch)
         manifest = {
             **{key: facts[key] for key in ("experiment", "folds", "fingerprint", "cv", "notice")},
             "views": predictor.view_names,
@@ -138,8 +136,8 @@ def _load(path: Path, config: Config) -> nn.Module:
         ) from None
 
 
-def find_frames(inputs: Path, config: Config, competition: str | None) -> PredictionSet:
-    """The test images of the competition, wherever they are mounted below `inputs`.
+def find_frames(inputs: Path, competition: str | None) -> tuple[FrameFolder, list[str]]:
+    """The test images of the competition and their ids, wherever they are mounted below `inputs`.
 
     A folder whose path names the competition goes first. Raises UserError, naming what is mounted,
     when there are none, and for the first fault of their files.
@@ -155,7 +153,7 @@ def find_frames(inputs: Path, config: Config, competition: str | None) -> Predic
     ids = list_ids(root, "test")
     others = f" (not of {', '.join(map(str, found[1:]))})" if found[1:] else ""
     print(f"{len(ids)} test images of {root}{others}", flush=True)
-    return PredictionSet(FrameFolder(root, "test"), ids, config.data)
+    return FrameFolder(root, "test"), ids
 
 
 def _synchronize(predictor: Predictor) -> None:
@@ -164,14 +162,13 @@ def _synchronize(predictor: Predictor) -> None:
             torch.cuda.synchronize(device)
 
 
-def announce(predictor: Predictor, frames: PredictionSet) -> float:
+def announce(predictor: Predictor, source: FrameFolder, ids: list[str]) -> float:
     """Predict one batch for its time and memory, print what the whole will take.
 
     Returns the seconds an image will take.
     """
-    size = min(len(frames), predictor.batch_size)
-    fitted = predictor.frames(frames)
-    batch = collate([fitted[index] for index in range(size)])
+    size = min(len(ids), predictor.batch_size)
+    batch = predictor.read(source, ids[:size])
     devices = {device: replica for replica, device in enumerate(predictor.devices)}
     for replica in devices.values():  # The first call also chooses algorithms.
         predictor.answer(batch, replica)
@@ -186,7 +183,7 @@ def announce(predictor: Predictor, frames: PredictionSet) -> float:
         for device in devices
         if device.type == "cuda"
     )
-    minutes, members = pace * len(frames) / 60, len(predictor.ensembles)
+    minutes, members = pace * len(ids) / 60, len(predictor.ensembles)
     blended = f"{members} experiments x " if members > 1 else ""
     print(
         f"{blended}{predictor.model_count} folds x {predictor.view_count} views on "

@@ -12,7 +12,7 @@ import torch
 from nyuseg.data.classes import CLASS_NAMES, NUM_CLASSES
 from nyuseg.data.depth_check import sample_lines
 from nyuseg.data.frames import FrameFolder, list_ids, require_depth, stored_kinds, write_png
-from nyuseg.dataloading.dataset import PredictionSet
+from nyuseg.dataloading.dataset import Source, read_frame
 from nyuseg.experiment.folder import Experiment
 from nyuseg.inference.loading import load_predictor
 from nyuseg.inference.predictor import Prediction, Predictor
@@ -50,7 +50,7 @@ def infer(
     if any(part.experiment.config.data.uses_depth for part in experiment.parts):
         require_depth(root, "test", f"{config.name} was trained to see them")
     predictor, hashes = load_predictor(experiment, folds, device, tta)
-    frames = PredictionSet(FrameFolder(root, "test"), list_ids(root, "test"), config.data)
+    source, ids = FrameFolder(root, "test"), list_ids(root, "test")
     with only_writer(folder), atomic_folder(folder, MANIFEST) as temporary:
         manifest = {
             "experiment": config.name,
@@ -58,7 +58,7 @@ def infer(
             "views": predictor.view_names,
             "cv": cv_scores(experiment),
             "notice": experiment.notice,
-            **write_submission(predictor, frames, temporary, usable),
+            **write_submission(predictor, source, ids, temporary, usable),
             "left_out": [name for name in formats or FILES if name not in usable],
             "seconds": round(time.monotonic() - started, 1),
         }
@@ -79,21 +79,21 @@ def _require_own(folder: Path, name: str) -> None:
 
 def write_submission(
     predictor: Predictor,
-    frames: PredictionSet,
+    source: Source,
+    ids: Sequence[str],
     folder: Path,
     formats: list[str],
     watch: Watch = iter,
 ) -> dict[str, Any]:
-    """Predict all frames into `folder`, in each format, decode every file again and compare.
+    """Predict frames into `folder`, in each format, decode every file again and compare.
 
     watch: sees the stream of predictions go by. Returns what a manifest says of the result.
     """
     config = predictor.config
-    if predictor.frames(frames).depth:
-        root, split = frames.source.root, frames.source.split
-        for line in sample_lines(root, split, frames.ids, config.data, trained=True)[1:]:
+    if predictor.uses_depth:
+        for line in sample_lines(source.root, source.split, ids, config.data, trained=True)[1:]:
             print(line, flush=True)
-    sizes, digests, pixels = _write_files(predictor, frames, folder, formats, watch)
+    sizes, digests, pixels = _write_files(predictor, source, ids, folder, formats, watch)
     for name in formats:
         verify(folder / FILES[name], sizes, digests, config.submission)
     return {
@@ -110,21 +110,26 @@ def write_submission(
 
 
 def _write_files(
-    predictor: Predictor, frames: PredictionSet, folder: Path, formats: list[str], watch: Watch
+    predictor: Predictor,
+    source: Source,
+    ids: Sequence[str],
+    folder: Path,
+    formats: list[str],
+    watch: Watch,
 ) -> tuple[Sizes, dict[str, bytes], np.ndarray]:
     """Predict and write all formats and the preview; returns sizes, digests, pixels a class."""
-    config, count = predictor.config, len(frames)
-    wanted = {frames.ids[i] for i in np.linspace(0, count - 1, min(PREVIEWS, count)).astype(int)}
+    config, count = predictor.config, len(ids)
+    wanted = {ids[i] for i in np.linspace(0, count - 1, min(PREVIEWS, count)).astype(int)}
     sizes: Sizes = {}
     digests: dict[str, bytes] = {}
     pixels = np.zeros(NUM_CLASSES, np.int64)
-    rows, kinds = [], stored_kinds(frames.source.root, frames.source.split)
+    rows, kinds = [], stored_kinds(source.root, source.split)
     with ExitStack() as stack:
         writers = [
             stack.enter_context(make_writer(name, folder, count, config.submission))
             for name in formats
         ]
-        predictions = watch(predictor.predict(frames))
+        predictions = watch(predictor.predict(source, ids, masks=True))
         for prediction in progress(predictions, "test", count):
             mask = prediction.mask
             for writer in writers:
@@ -132,7 +137,7 @@ def _write_files(
             sizes[prediction.id], digests[prediction.id] = mask.shape, digest(mask)
             pixels += np.bincount(mask.ravel(), minlength=NUM_CLASSES)
             if prediction.id in wanted:
-                frame = frames.read(prediction.id, kinds)
+                frame = read_frame(source, prediction.id, kinds, config.data)
                 rows.append(preview_row(frame["image"], frame.get("depth"), mask))
     titles = ["image", *["depth (red: near, black: missing)"][: len(kinds) - 1], "prediction"]
     write_png(folder / "preview.png", preview_sheet(rows, titles))

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import torch
 
 from nyuseg.data.folds import fold_hash
-from nyuseg.dataloading.dataset import EpochSampler, PredictionSet, TrainingSet, mix_seed
+from nyuseg.dataloading.dataset import EpochSampler, TrainingSet, mix_seed
 from nyuseg.dataloading.inputs import training_inputs
 from nyuseg.dataloading.loader import iterate, make_loader
 from nyuseg.evaluation.checkpoint_scores import write_confusions
@@ -69,11 +69,10 @@ class FoldTrainer:
         self.history: list[dict[str, Any]] = []
         ids = training_ids(experiment, fold)
         self._make_network()  # Before frames are decoded: its weights may be missing.
-        source = training_frames(experiment)
-        self.train = TrainingSet(source, ids, self.config, fold)
-        held_out = experiment.ids(fold, held_out=True)
-        self.valid = PredictionSet(source, held_out, self.config.data)
-        self.scenes = experiment.table.set_index("image_id")["scene"][held_out]
+        self.source = training_frames(experiment)
+        self.train = TrainingSet(self.source, ids, self.config, fold)
+        self.valid_ids = experiment.ids(fold, held_out=True)
+        self.scenes = experiment.table.set_index("image_id")["scene"][self.valid_ids]
         options = self.config.train
         self.sampler = EpochSampler(len(self.train), self.config.seed, fold)
         self.loader = make_loader(
@@ -119,7 +118,7 @@ class FoldTrainer:
             "checkpoint": chosen,
             "epoch": state["epoch"],
             "folds": fold_hash(self.experiment.table),
-            "valid_ids": self.valid.ids,
+            "valid_ids": self.valid_ids,
             "best": {key: self.best[key] for key in ("epoch", "confusion")},
             "last": {key: last[key] for key in ("epoch", "confusion")},
             "environment": environment(self.device, self.config.compute.precision),
@@ -166,7 +165,7 @@ class FoldTrainer:
 
     def _validate(self) -> dict[str, Any]:
         self.model.eval()
-        return validate(self.predictor, self.valid)
+        return validate(self.predictor, self.source, self.valid_ids)
 
     def _train_epoch(self) -> list[float | None]:
         """One pass over the training images; returns the mean losses: total, parts.
@@ -219,7 +218,7 @@ class FoldTrainer:
             "history": self.history,
             "folds": fold_hash(self.experiment.table),
             "train_ids": self.train.ids,
-            "valid_ids": self.valid.ids,
+            "valid_ids": self.valid_ids,
             **score,
         }
         save_latest(self.folder, state)
