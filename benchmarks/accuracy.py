@@ -47,7 +47,7 @@ def reference(experiment: Experiment, fold: int) -> nn.Module:
     """A fold's network as it was trained: BatchNorm in its place, the library's convolutions."""
     config = experiment.config
     model = build_model(config.model, config.data, pretrained=False).eval()
-    model.load_state_dict(load_file(experiment.fold_folder(fold) / "weights.safetensors"))
+    model.load_state_dict(load_file(experiment.fold_files(fold).weights))
     for module in model.modules():
         if isinstance(module, AtrousDepthwise):
             module.__class__ = nn.Conv2d

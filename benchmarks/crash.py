@@ -23,6 +23,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pandas as pd
+
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT / "src"))
 
@@ -149,6 +151,9 @@ def fingerprint(folder: Path) -> dict[str, str]:
         if path.name == "manifest.json":
             facts = {**json.loads(path.read_text()), "seconds": 0}
             found[str(path.relative_to(folder))] = hashlib.sha256(repr(facts).encode()).hexdigest()
+        elif path.name == "metrics.csv":
+            rows = pd.read_csv(path, dtype=str).drop(columns="seconds").to_csv()
+            found[str(path.relative_to(folder))] = hashlib.sha256(rows.encode()).hexdigest()
         else:
             found[str(path.relative_to(folder))] = sha256_file(path)
     return found

@@ -25,6 +25,7 @@ from nyuseg.dataloading.loader import iterate, make_loader
 from nyuseg.demo.data import write_demo
 from nyuseg.experiment.creation import create_experiment
 from nyuseg.experiment.folder import Experiment, open_experiment
+from nyuseg.experiment.records import EpochScore
 from nyuseg.experiment.training_data import training_frames
 from nyuseg.inference.ensemble import Ensemble
 from nyuseg.models.device import autocast_dtype, pick_device, pick_devices
@@ -103,10 +104,11 @@ def write_folds(data: Path, work: Path, encoder: str, size: Size) -> None:
     config = configure(encoder, size)
     experiment = create_experiment(config, data, work / "oof")
     for fold in range(config.folds.count):
-        if not (experiment.fold_folder(fold) / "weights.json").exists():
+        files = experiment.fold_files(fold)
+        if not files.weights_record.exists():
             torch.manual_seed(fold)
             weights = _untrained(config).state_dict()
-            release_weights(experiment.fold_folder(fold), weights, _facts(experiment, fold))
+            release_weights(files, weights, _facts(experiment, fold))
 
 
 def _untrained(config: Config) -> nn.Module:
@@ -115,11 +117,17 @@ def _untrained(config: Config) -> nn.Module:
 
 def _facts(experiment: Experiment, fold: int) -> dict:
     """What must stand beside release weights; scores of random weights mean nothing."""
+    score = EpochScore(epoch=1, confusion=[])
     return {
+        "experiment": experiment.config.name,
         "fold": fold,
+        "checkpoint": "last",
+        "epoch": 1,
         "folds": fold_hash(experiment.table),
         "valid_ids": experiment.ids(fold, held_out=True),
-        **dict.fromkeys(("epoch", "best", "last", "environment")),
+        "best": score,
+        "last": score,
+        "environment": {},
     }
 
 

@@ -32,6 +32,7 @@ import infer
 import train_folds
 from nyuseg.data.folds import fold_hash
 from nyuseg.demo.data import write_demo
+from nyuseg.experiment.fold_files import FoldFiles
 from nyuseg.experiment.folder import open_experiment
 from nyuseg.training.checkpoint import load_latest
 from nyuseg.utils import cli
@@ -156,7 +157,7 @@ def targets(work: Path) -> list[Target]:
         folder = work / "oof/endless"
         if (folder / "experiment.json").exists():
             table = open_experiment("endless", work / "oof").table
-            load_latest(folder / "fold_0", fold_hash(table))
+            load_latest(FoldFiles(folder / "fold_0"), fold_hash(table))
 
     def again(argv: list[str] | None) -> None:
         while True:

@@ -7,12 +7,14 @@ import cv2
 import numpy as np
 
 from nyuseg.config.loading import parse_config
+from nyuseg.data.folds import fold_hash
 from nyuseg.data.frames import KINDS, png_path, write_png
 from nyuseg.data.letterbox import STRIDE
 from nyuseg.experiment.creation import create_experiment
 from nyuseg.experiment.folder import Experiment
+from nyuseg.experiment.records import EpochScore, FoldRecord, WeightsRecord
 from nyuseg.inference.grid import to_mask
-from nyuseg.utils.files import write_json, write_text
+from nyuseg.utils.files import write_text
 
 CELL = 8  # Pixels a side of a patch of one class.
 
@@ -65,18 +67,27 @@ def write_experiment(
     grid = tuple(n // STRIDE for n in input_size)
     for fold in range(experiment.config.folds.count):
         ids = experiment.ids(fold, held_out=True)
-        folder = experiment.fold_folder(fold)
-        folder.mkdir(parents=True, exist_ok=True)
+        files = experiment.fold_files(fold)
+        files.folder.mkdir(parents=True, exist_ok=True)
         shape = (len(ids), 13, *grid)
-        file = np.lib.format.open_memmap(folder / "oof_probs.npy", "w+", np.float16, shape)
+        file = np.lib.format.open_memmap(files.probabilities, "w+", np.float16, shape)
         for index, image_id in enumerate(ids):
             label = cv2.imread(str(png_path(root, "train", "label", image_id)), -1)
             file[index] = _answer(label, grid, talent / difficulty[rooms[image_id]], seed, image_id)
             mask = to_mask(_tensor(file[index]), label.shape, input_size)
             write_png(experiment.mask_path(image_id), mask)
-        write_text(folder / "oof_ids.txt", "".join(f"{image_id}\n" for image_id in ids))
-        write_json(folder / "weights.json", {"sha256": f"{name} {fold}"})
-        write_json(folder / "fold.json", {})
+        files.write_ids(ids)
+        score = EpochScore(epoch=1, confusion=[])
+        facts = {"fold": fold, "epoch": 1, "best": score, "last": score, "environment": {}}
+        FoldRecord(**facts).write(files.finished)
+        WeightsRecord(
+            **facts,
+            experiment=name,
+            checkpoint="best",
+            folds=fold_hash(experiment.table),
+            valid_ids=ids,
+            sha256=f"{name} {fold}",
+        ).write(files.weights_record)
     return experiment
 
 

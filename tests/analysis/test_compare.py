@@ -25,9 +25,6 @@ from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import write_bytes, write_json, write_text
 
 SIZE, INPUT = (40, 56), (48, 64)
-LINE = (
-    "2026-01-01 10:00:00  fold {} epoch   {}/30  loss 1.0 (depth 0.1)  mIoU 0.5  {} s, 7.5 img/s *"
-)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +41,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     blend(
         [open_experiment(name, work / "oof") for name in ("good", "worse")],
         work / "oof/both",
-        False,
     )
     return work
 
@@ -117,14 +113,15 @@ def test_a_blend_counts_with_all_its_members(lab: Path, tmp_path: Path) -> None:
         tensors = {"a.weight": ones(3, width), "bn.running_mean": ones(100)}
         write_bytes(folder / "fold_0/weights.safetensors", save(tensors))
         for fold in range(5):
-            lines = [LINE.format(fold, epoch, 10.5 * width) for epoch in (1, 2)]
-            write_text(folder / f"fold_{fold}/train.log", "\n".join(["begun", *lines, ""]))
+            rows = [f"{epoch},{0.7 * width}" for epoch in range(1, 31)]
+            text = "\n".join(["epoch,seconds", *rows, ""])
+            write_text(folder / f"fold_{fold}/metrics.csv", text)
     good, both = (open_experiment(name, tmp_path / "oof") for name in ("good", "both"))
     assert count_parameters(good) == 15
-    assert training_seconds(good) == pytest.approx(5 * 2 * 52.5)
+    assert training_seconds(good) == pytest.approx(5 * 30 * 3.5)
     text = compare([good, both], tmp_path / "out")
     hours = next(line for line in text.splitlines() if line.startswith("training, h")).split()[2:]
-    assert hours == [f"{5 * 2 * 52.5 / 3600:.2f}", f"{5 * 2 * (52.5 + 73.5) / 3600:.2f}"]
+    assert hours == [f"{150 * 3.5 / 3600:.2f}", f"{150 * (3.5 + 4.9) / 3600:.2f}"]
 
 
 def test_what_is_not_known_is_a_dash(lab: Path, tmp_path: Path) -> None:

@@ -16,14 +16,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from release_facts import release_facts
 
 import infer
 from nyuseg.config.loading import parse_config
 from nyuseg.config.sections import Data, Model
 from nyuseg.data.folds import read_folds
 from nyuseg.data.frames import list_ids
+from nyuseg.experiment.fold_files import FoldFiles
 from nyuseg.experiment.folder import Experiment
-from nyuseg.models.release import RELEASE_KEYS, load_release
+from nyuseg.experiment.records import WeightsRecord
+from nyuseg.models.release import load_release
 from nyuseg.submission.formats import read_masks
 from nyuseg.training.checkpoint import load_checkpoint, load_latest, save_latest
 from nyuseg.training.disk_space import free_bytes, require_space, required_bytes
@@ -35,43 +38,50 @@ from nyuseg.utils.files import PROJECT, atomic_folder, atomic_path, remove_parti
 
 def state(epoch: int, folds: str = "table") -> dict:
     values = {"model": {"w": torch.full((2,), float(epoch))}, "optimizer": {}, "scaler": {}}
-    return {**values, "epoch": epoch, "best": {"miou": 0.5}, "history": [], "folds": folds}
+    return {
+        **values,
+        "epoch": epoch,
+        "best": {"miou": 0.5},
+        "history": [],
+        "halves": [],
+        "folds": folds,
+    }
 
 
 # Checkpoints
 
 
 def test_the_checkpoint_before_is_kept_and_used(tmp_path: Path, capsys) -> None:
-    save_latest(tmp_path, state(1))
-    save_latest(tmp_path, state(2))
-    assert load_latest(tmp_path, "table")["epoch"] == 2
+    save_latest(FoldFiles(tmp_path), state(1))
+    save_latest(FoldFiles(tmp_path), state(2))
+    assert load_latest(FoldFiles(tmp_path), "table")["epoch"] == 2
     last = tmp_path / "last.pt"
     last.write_bytes(last.read_bytes()[:-300])
-    assert load_latest(tmp_path, "table")["epoch"] == 1
+    assert load_latest(FoldFiles(tmp_path), "table")["epoch"] == 1
     assert f"warning: {last}: truncated" in capsys.readouterr().out
-    save_latest(tmp_path, state(2))
+    save_latest(FoldFiles(tmp_path), state(2))
     assert load_checkpoint(tmp_path / "last.pt")["epoch"] == 2
     assert not (tmp_path / "previous.pt").exists() or load_checkpoint(tmp_path / "previous.pt")
 
 
 def test_a_foreign_checkpoint_is_named_and_passed_over(tmp_path: Path, capsys) -> None:
-    save_latest(tmp_path, state(1))
+    save_latest(FoldFiles(tmp_path), state(1))
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pt")
     (tmp_path / "last.pt").rename(tmp_path / "previous.pt")
     (tmp_path / "other.pt").rename(tmp_path / "last.pt")
-    assert load_latest(tmp_path, "table")["epoch"] == 1
+    assert load_latest(FoldFiles(tmp_path), "table")["epoch"] == 1
     assert "last.pt: not the checkpoint of a fold" in capsys.readouterr().out
 
 
 def test_without_any_usable_checkpoint_the_fold_stops(tmp_path: Path) -> None:
-    assert load_latest(tmp_path, "table") is None
+    assert load_latest(FoldFiles(tmp_path), "table") is None
     (tmp_path / "last.pt").write_bytes(b"")
     for _ in range(2):  # And again at the next start: it never begins anew in silence.
         with pytest.raises(UserError, match="no checkpoint can be used, --fresh begins anew"):
-            load_latest(tmp_path, "table")
-    save_latest(tmp_path, state(1, "another"))
+            load_latest(FoldFiles(tmp_path), "table")
+    save_latest(FoldFiles(tmp_path), state(1, "another"))
     with pytest.raises(UserError, match="another fold table"):
-        load_latest(tmp_path, "table")
+        load_latest(FoldFiles(tmp_path), "table")
 
 
 class Bomb:
@@ -98,14 +108,14 @@ def test_code_in_a_checkpoint_is_refused_not_run(tmp_path: Path, how: str) -> No
 
 def test_release_weights_that_are_a_folder_or_absent(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"weights\.json: no such file"):
-        load_release(tmp_path, Model(), Data())
+        load_release(FoldFiles(tmp_path), Model(), Data())
     files.write_json(tmp_path / "weights.json", {})
     with pytest.raises(UserError, match=r"weights\.json: lacks .*sha256"):
-        load_release(tmp_path, Model(), Data())
-    files.write_json(tmp_path / "weights.json", dict.fromkeys(RELEASE_KEYS, 0))
+        load_release(FoldFiles(tmp_path), Model(), Data())
+    WeightsRecord(**release_facts(), sha256="").write(tmp_path / "weights.json")
     (tmp_path / "weights.safetensors").mkdir()
     with pytest.raises(UserError, match=r"weights\.safetensors"):
-        load_release(tmp_path, Model(), Data())
+        load_release(FoldFiles(tmp_path), Model(), Data())
 
 
 # Files

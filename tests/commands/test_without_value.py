@@ -22,12 +22,13 @@ from nyuseg.data.frames import frame_path, list_ids, read_depth, read_label, wri
 from nyuseg.data.integrity import full_check
 from nyuseg.demo.data import write_demo
 from nyuseg.ensembling.candidates import choose
-from nyuseg.evaluation.history import COLUMNS, write_metrics
+from nyuseg.evaluation.history import COLUMNS, Epoch, write_metrics
 from nyuseg.evaluation.leaderboard import score_table
 from nyuseg.evaluation.means import Means, total_loss
 from nyuseg.evaluation.report import difference_text
 from nyuseg.evaluation.validation import require_labels
-from nyuseg.experiment.folder import Experiment, open_experiment, read_oof_ids
+from nyuseg.experiment.folder import Experiment, open_experiment
+from nyuseg.experiment.records import Estimate
 from nyuseg.training.step import TrainingStep
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT, read_json
@@ -72,10 +73,10 @@ def enlarged(grid: np.ndarray) -> np.ndarray:
 
 def losses_of_frames(experiment: Experiment, fold: int) -> tuple[dict, dict]:
     """Cross entropy and depth error (0..1) of the held-out frames that have them, from files."""
-    folder, root = experiment.fold_folder(fold), experiment.input
-    grids = zip(np.load(folder / "oof_probs.npy"), np.load(folder / "oof_depth.npy"), strict=True)
+    files, root = experiment.fold_files(fold), experiment.input
+    grids = zip(np.load(files.probabilities), np.load(files.depth), strict=True)
     entropy, error = {}, {}
-    for image_id, (probabilities, depth) in zip(read_oof_ids(experiment, fold), grids, strict=True):
+    for image_id, (probabilities, depth) in zip(files.read_ids(), grids, strict=True):
         label = read_label(frame_path(root, "train", "label", image_id))
         truth = read_depth(frame_path(root, "train", "depth", image_id))
         rows, columns = np.nonzero(label != 255)
@@ -252,11 +253,15 @@ def test_an_all_void_folder_of_labels_scores_nothing(tmp_path: Path, capsys) -> 
 
 
 def test_metrics_of_nothing_are_empty_cells(tmp_path: Path) -> None:
-    row = dict.fromkeys(COLUMNS, 1 / 3) | {"epoch": 2, "valid_depth": None}
-    write_metrics(tmp_path / "metrics.csv", [row])
+    row = Epoch(**dict.fromkeys(COLUMNS, 1 / 3) | {"epoch": 2, "valid_depth": None})
+    write_metrics(tmp_path / "metrics.csv", [row], {1: 0.5})
     with (tmp_path / "metrics.csv").open() as file:
         found = next(csv.DictReader(file))
-    assert (found["epoch"], found["valid_depth"], found["lr"]) == ("2", "", "0.333333")
+    assert (found["epoch"], found["valid_depth"], found["lr"]) == (
+        "2",
+        "",
+        "0.333333",
+    ) and not found["seconds"]
 
 
 def test_weights_are_equal_where_no_pixel_chooses() -> None:
@@ -264,5 +269,5 @@ def test_weights_are_equal_where_no_pixel_chooses() -> None:
 
 
 def test_a_difference_that_nothing_defines_is_a_dash() -> None:
-    nothing = dict.fromkeys(("value", "low", "high", "p_above"), float("nan"))
+    nothing = Estimate(value=None, low=None, high=None, p_above=None)
     assert difference_text(nothing) == "-"

@@ -20,7 +20,7 @@ from nyuseg.data.folds import read_folds, read_scenes, write_folds
 from nyuseg.data.frames import list_ids, read_label
 from nyuseg.data.integrity import full_check
 from nyuseg.demo.data import write_demo
-from nyuseg.experiment.folder import open_experiment, read_oof_ids
+from nyuseg.experiment.folder import open_experiment
 from nyuseg.inference.grid import to_mask
 from nyuseg.kaggle.kernel import run
 from nyuseg.submission.formats import read_masks
@@ -134,13 +134,13 @@ def test_hostile_ids_go_the_whole_way(tmp_path: Path, capsys) -> None:
     blend.main(["demo", "two", "--name", "both", *place])
 
     experiment = open_experiment("demo", oof)
-    stored = [*read_oof_ids(experiment, 0), *read_oof_ids(experiment, 1)]
+    stored = [*experiment.fold_files(0).read_ids(), *experiment.fold_files(1).read_ids()]
     assert sorted(stored) == sorted(HOSTILE)
     names = {path.name for path in (oof / "demo/masks").iterdir()}
     assert names == {path.name for path in (oof / "both/masks").iterdir()}
     assert names == {f"{name}.png" for name in file_names(HOSTILE).values()}
     grids = np.load(oof / "demo/fold_1/oof_probs.npy")
-    for image_id, grid in zip(read_oof_ids(experiment, 1), grids, strict=True):
+    for image_id, grid in zip(experiment.fold_files(1).read_ids(), grids, strict=True):
         mask = to_mask(torch.from_numpy(grid.astype(np.float32)), (48, 64), (48, 64))
         # Two nearly equal classes may change places in half precision.
         assert (read_label(experiment.mask_path(image_id)) == mask).mean() > 0.99

@@ -92,17 +92,17 @@ def test_weights_of_a_fold_are_fitted_without_it() -> None:
 
 def test_different_members_gain_and_the_files_say_so(lab: Path) -> None:
     result = blend(members(lab, "walls", "things"), lab / "oof/both")
-    assert result["method"] == "equal"
-    assert [row["weight"] for row in result["members"]] == [0.5, 0.5]
+    assert result.method == "equal"
+    assert [row.weight for row in result.members] == [0.5, 0.5]
     opened = open_experiment("both", lab / "oof")
     pooled = image_confusions(opened).sum(0)
-    assert float(mean_iou(pooled)) == pytest.approx(result["miou"]["equal"], abs=1e-12)
-    assert cv_scores(opened)["miou"] == pytest.approx(result["miou"]["equal"], abs=1e-12)
+    assert float(mean_iou(pooled)) == pytest.approx(result.miou["equal"], abs=1e-12)
+    assert cv_scores(opened)["miou"] == pytest.approx(result.miou["equal"], abs=1e-12)
     best = max(
         float(mean_iou(image_confusions(one).sum(0))) for one in members(lab, "walls", "things")
     )
-    assert result["gain"]["value"] == pytest.approx(result["miou"]["equal"] - best, abs=1e-9)
-    assert result["gain"]["low"] > 0.02
+    assert result.gain.value == pytest.approx(result.miou["equal"] - best, abs=1e-9)
+    assert result.gain.low > 0.02
 
 
 def test_masks_are_those_of_the_mixed_probabilities(lab: Path) -> None:
@@ -131,24 +131,24 @@ def test_probabilities_at_pixels_are_those_of_the_mask(lab: Path) -> None:
 
 def test_a_member_with_another_input_size_takes_part(lab: Path) -> None:
     result = blend(members(lab, "walls", "large"), lab / "oof/sizes")
-    assert result["gain"]["low"] > 0
+    assert result.gain.low > 0
     assert open_experiment("sizes", lab / "oof").config.data.size == (64, 96)
 
 
 def test_an_experiment_with_itself_gains_nothing(lab: Path) -> None:
     result = blend(members(lab, "walls", "walls"), lab / "oof/same")
-    assert result["method"] == "equal"
-    assert [row["weight"] for row in result["members"]] == [0.5, 0.5]
-    assert abs(result["gain"]["value"]) < 1e-4 and result["optimism"] == 0
+    assert result.method == "equal"
+    assert [row.weight for row in result.members] == [0.5, 0.5]
+    assert abs(result.gain.value) < 1e-4 and result.optimism == 0
 
 
 def test_a_broken_member_gets_no_weight(lab: Path) -> None:
     three = members(lab, "broken", "walls", "things")
     result = blend(three, lab / "oof/three")
-    assert result["method"] == "fitted" and result["advantage"]["low"] > 0
-    assert [row["experiment"] for row in result["left_out"]] == ["broken"]
-    assert [row["experiment"] for row in result["members"]] == ["walls", "things"]
-    assert result["gain"]["low"] > 0
+    assert result.method == "fitted" and result.advantage.low > 0
+    assert [row.experiment for row in result.left_out] == ["broken"]
+    assert [row.experiment for row in result.members] == ["walls", "things"]
+    assert result.gain.low > 0
     parts = open_experiment("three", lab / "oof").parts
     assert [part.experiment.config.name for part in parts] == ["walls", "things"]
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from nyuseg.config.loading import parse_config
 from nyuseg.config.sections import Compute, Train
-from nyuseg.evaluation.checkpoint_scores import FILE, over_last, read_confusions, write_confusions
+from nyuseg.evaluation.checkpoint_scores import over_last, read_confusions, write_confusions
 from nyuseg.evaluation.metrics import summarize
 from nyuseg.evaluation.optimism import half_sums, optimism, scene_halves
 from nyuseg.experiment.folder import Experiment
@@ -173,14 +173,12 @@ def test_confusions_come_back_in_the_order_of_the_table(tmp_path: Path) -> None:
     halves = matrices(2, 1).tolist()
     for fold in (0, 1):
         own = wanted[np.array(SIDES) == fold]
-        kinds = {"last": own, "best": own + 1} | ({"ema": own} if fold else {})
-        write_confusions(
-            opened.fold_folder(fold), kinds, [halves, halves] if fold else [halves, None]
-        )
+        kinds = {"last": own, "best": own + 1} | {"ema": own}
+        write_confusions(opened.fold_files(fold).checkpoint_scores, kinds, [halves] * (1 + fold))
     kinds, found = read_confusions(opened)
-    assert list(kinds) == ["best", "last"]  # One fold has no moving average.
+    assert list(kinds) == ["best", "last", "ema"]
     assert (kinds["last"] == wanted).all() and (kinds["best"] == wanted + 1).all()
-    assert found[0] is None and (found[1] == [halves, halves]).all()
+    assert (found[0] == [halves]).all() and (found[1] == [halves, halves]).all()
 
 
 def test_a_gain_is_over_the_last_epochs(tmp_path: Path) -> None:
@@ -189,22 +187,22 @@ def test_a_gain_is_over_the_last_epochs(tmp_path: Path) -> None:
     kinds = {"last": last, "ema": better}
     gain = over_last(kinds, "ema", opened)
     scores = [summarize(found.sum(0))["miou"] for found in (better, last)]
-    assert gain["value"] == pytest.approx(scores[0] - scores[1]) and gain["low"] > 0
-    assert gain["p_above"] == 1
-    assert over_last(kinds, "last", opened) is None and over_last(kinds, "best", opened) is None
-    assert over_last({"best": better}, "best", opened) is None
+    assert gain.value == pytest.approx(scores[0] - scores[1]) and gain.low > 0
+    assert gain.p_above == 1 and over_last(kinds, "last", opened) is None
 
 
 def test_confusions_that_are_broken_or_of_other_images(tmp_path: Path) -> None:
     opened = experiment(tmp_path, SIDES)
-    assert read_confusions(opened) == ({}, [None, None])  # As an earlier version leaves it.
-    write_confusions(opened.fold_folder(1), {"last": matrices(5, 0)}, [])
-    with pytest.raises(UserError, match=rf"fold_1/{FILE}: of another fold table"):
+    with pytest.raises(UserError, match=r"fold_0/checkpoints\.npz: cannot be read"):
         read_confusions(opened)
-    path = opened.fold_folder(1) / FILE
+    first, path = (opened.fold_files(fold).checkpoint_scores for fold in (0, 1))
+    write_confusions(first, {"last": matrices(3, 0)}, [])
+    write_confusions(path, {"last": matrices(5, 0)}, [])
+    with pytest.raises(UserError, match=r"fold_1/checkpoints\.npz: of another fold table"):
+        read_confusions(opened)
     for damaged in (path.read_bytes()[:-40], b"", b"\x80\x04."):
         path.write_bytes(damaged)
-        with pytest.raises(UserError, match=rf"fold_1/{FILE}: cannot be read"):
+        with pytest.raises(UserError, match=r"fold_1/checkpoints\.npz: cannot be read"):
             read_confusions(opened)
 
 
@@ -225,30 +223,29 @@ def test_a_lucky_draw_is_optimistic() -> None:
     first = np.stack([[fair, fair], [lucky, poor], [fair, fair], [poor, lucky], [fair, fair]])
     # Each half's best epoch is the other's worst; the two together are never better than `fair`.
     found = optimism([first])
-    assert (found["same"], found["other"], found["last"]) == pytest.approx((0.6, 0.3, 0.6))
-    assert (found["optimism"], found["gain"]) == pytest.approx((0.3, -0.3))
+    assert (found.same, found.other, found.last) == pytest.approx((0.6, 0.3, 0.6))
+    assert (found.optimism, found.gain) == pytest.approx((0.3, -0.3))
     # A second fold in which the second epoch is truly better, on both halves.
     second = np.stack([[fair, fair], [lucky, lucky], [poor, fair]])
     both = optimism([first, second])
-    assert both["same"] == pytest.approx((60 * 2 + 90 * 2) / 400)
-    assert both["other"] == pytest.approx((30 * 2 + 90 * 2) / 400)
-    assert both["last"] == pytest.approx((60 * 2 + 30 + 60) / 400)
+    assert both.same == pytest.approx((60 * 2 + 90 * 2) / 400)
+    assert both.other == pytest.approx((30 * 2 + 90 * 2) / 400)
+    assert both.last == pytest.approx((60 * 2 + 30 + 60) / 400)
     alone = optimism([second])
-    assert alone["optimism"] == 0 and alone["gain"] == pytest.approx(0.9 - 0.45)
+    assert alone.optimism == 0 and alone.gain == pytest.approx(0.9 - 0.45)
 
 
 def test_epochs_that_agree_are_not_optimistic() -> None:
     same = np.stack([matrices(2, 5)] * 4)
     found = optimism([same, np.stack([matrices(2, 6)] * 3)])
-    assert (found["optimism"], found["gain"]) == (0, 0)
+    assert (found.optimism, found.gain) == (0, 0)
 
 
 def test_without_two_rooms_there_is_no_estimate() -> None:
     whole, images = np.stack([matrices(2, 5)] * 3), matrices(3, 8)
     assert optimism([whole]) is not None
     one_room = np.stack([half_sums(images, ["a", "a", "a"])] * 3)
-    assert optimism([whole, one_room]) is None and optimism([whole, None]) is None
-    assert optimism([]) is None
+    assert optimism([whole, one_room]) is None
 
 
 def test_halves_are_made_of_whole_rooms() -> None:

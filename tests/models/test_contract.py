@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from release_facts import release_facts
 from torch import nn
 
 from nyuseg.config.sections import Data, Model
+from nyuseg.experiment.fold_files import FoldFiles
 from nyuseg.models.network import build_model
-from nyuseg.models.release import WEIGHTS, open_release, release_weights
+from nyuseg.models.release import open_release, release_weights
 from nyuseg.models.tensors import read_tensors
 
 DECODERS = ("deeplabv3plus", "fpn", "upernet", "unet")
@@ -79,14 +81,15 @@ def test_an_answer_is_the_same_again_and_in_other_company(built) -> None:
 def test_release_weights_bring_back_the_same_bits(built, tmp_path: Path) -> None:
     options, network = built
     state = network.eval().state_dict()
-    release_weights(tmp_path, state, {})
-    stored = read_tensors(tmp_path / WEIGHTS)
+    files = FoldFiles(tmp_path)
+    release_weights(files, state, release_facts())
+    stored = read_tensors(files.weights)
     assert stored.keys() == state.keys()
     for name, value in state.items():
         assert stored[name].dtype == value.dtype and torch.equal(stored[name], value), name
     batch = images(2)
     trained = network(batch)
-    first, second = (open_release(tmp_path, *options)(batch) for _ in range(2))
+    first, second = (open_release(files, *options)(batch) for _ in range(2))
     for key, value in trained.items():
         assert torch.equal(first[key], second[key])
         # Folding BatchNorm rounds.
@@ -101,8 +104,9 @@ def test_release_weights_hold_an_encoder_that_uses_weights_in_several_places(
     network = build_model(*options).eval()
     state = network.state_dict()
     assert len({value.data_ptr() for value in state.values()}) < len(state) - 9
-    release_weights(tmp_path, state, {})
-    opened, batch = open_release(tmp_path, *options), images(1)
+    files = FoldFiles(tmp_path)
+    release_weights(files, state, release_facts())
+    opened, batch = open_release(files, *options), images(1)
     for key, value in network(batch).items():
         assert torch.allclose(opened(batch)[key], value, rtol=1e-3, atol=1e-3 * value.std())
 

@@ -21,8 +21,9 @@ from nyuseg.config.loading import load_config, parse_config
 from nyuseg.data.frames import FrameFolder, frame_path, list_ids, read_label, write_png
 from nyuseg.demo.data import write_demo
 from nyuseg.evaluation.checkpoint_scores import read_confusions
+from nyuseg.evaluation.history import read_seconds
 from nyuseg.evaluation.metrics import summarize
-from nyuseg.evaluation.oof import check_pooling, image_confusions, pool
+from nyuseg.evaluation.oof import check_pooling, image_confusions
 from nyuseg.experiment.folder import open_experiment
 from nyuseg.inference.grid import to_mask
 from nyuseg.models.device import autocast_dtype
@@ -133,6 +134,8 @@ def test_metrics_csv_has_a_row_an_epoch_and_the_schedule(trained: Path) -> None:
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert [float(row["lr"]) for row in rows] == pytest.approx([1e-3, 5e-4])
     assert float(rows[1]["train_loss"]) < float(rows[0]["train_loss"])
+    seconds = read_seconds(trained / "fold_0/metrics.csv")
+    assert list(seconds) == [1, 2] and all(value > 0 for value in seconds.values())
 
 
 def test_the_schedule_is_that_of_torch() -> None:
@@ -377,19 +380,6 @@ def test_cv_compares_the_checkpoints(averaged: Path) -> None:
     )
 
 
-def test_an_experiment_of_an_earlier_version_is_pooled_without_them(copied: Path) -> None:
-    for path in copied.glob("fold_*/checkpoints.npz"):
-        path.unlink()
-    experiment = open_experiment("demo", copied.parent)
-    before = read_json(copied / "cv.json")
-    cv = pool(experiment, torch.device("cpu"))
-    assert (cv["miou"], cv["optimism"]) == (before["miou"], None)
-    assert list(cv["checkpoints"]) == ["best", "last"]
-    for kind, row in cv["checkpoints"].items():
-        assert row["miou"] == before["checkpoints"][kind]["miou"] and row["over_last"] is None
-    assert "optimism of that choice: -\n" in (copied / "report.txt").read_text()
-
-
 def test_a_checkpoint_without_its_average_is_refused(copied: Path, data: Path) -> None:
     folder = copied / "fold_0"
     (folder / "fold.json").unlink()
@@ -398,19 +388,6 @@ def test_a_checkpoint_without_its_average_is_refused(copied: Path, data: Path) -
     save_checkpoint(folder / "last.pt", state)
     with pytest.raises(UserError, match=r"last\.pt: .*use --fresh"):
         train(data, copied.parent, "0")
-
-
-def test_a_fold_begun_by_an_earlier_version_goes_on(copied: Path, data: Path) -> None:
-    folder = copied / "fold_0"
-    (folder / "fold.json").unlink()
-    for name in ("last.pt", "best.pt"):
-        state = load_checkpoint(folder / name)
-        for part in (state, state.get("best", {}), *state.get("history", ())):
-            part.pop("confusions", None), part.pop("halves", None)
-        save_checkpoint(folder / name, state)
-    train(data, copied.parent, "0")
-    cv = read_json(copied / "cv.json")
-    assert cv["optimism"] is None and cv["checkpoints"]["best"]["over_last"] is None
 
 
 # Inference

@@ -1,9 +1,8 @@
 """Experiments side by side: what differs beyond chance, and what it cost."""
 
 import math
-import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,20 @@ from safetensors import SafetensorError
 from nyuseg.analysis.forest_plot import forest_plot
 from nyuseg.data.classes import CLASS_NAMES
 from nyuseg.data.folds import NYUV2, fold_hash
-from nyuseg.evaluation.bootstrap import Estimate, class_differences, class_scores, difference, score
+from nyuseg.evaluation.bootstrap import class_differences, class_scores, difference, score
+from nyuseg.evaluation.history import read_seconds
 from nyuseg.evaluation.metrics import mean_iou, summarize
 from nyuseg.evaluation.oof import check_pooling, image_confusions
 from nyuseg.evaluation.report import difference_text
-from nyuseg.experiment.folder import Experiment
-from nyuseg.models.release import WEIGHTS
+from nyuseg.experiment.folder import RECORD, Experiment
+from nyuseg.experiment.records import Estimate, ExperimentRecord
 from nyuseg.models.tensors import tensor_sizes
 from nyuseg.utils.errors import UserError
-from nyuseg.utils.files import atomic_folder, read_json, write_bytes, write_text
+from nyuseg.utils.files import atomic_folder, write_bytes, write_text
 from nyuseg.utils.locks import only_writer
 
 REPORTED = NYUV2 / "reported.csv"
 TABLE = "table.csv"
-# As fit.FoldTrainer logs an epoch; what an interruption made it do again counts again.
-EPOCH = re.compile(r" epoch +\d+/\d+ .* ([0-9.]+) s, ")
 # What a weights file holds besides parameters: BatchNorm's statistics.
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -88,7 +86,7 @@ def check(experiments: Sequence[Experiment]) -> None:
 
 
 def _data(experiment: Experiment) -> str:
-    return read_json(experiment.folder / "experiment.json", ("data",))["data"]
+    return ExperimentRecord.read(experiment.folder / RECORD).data
 
 
 def _column(
@@ -122,7 +120,7 @@ def count_parameters(experiment: Experiment) -> float:
 
     Raises UserError, naming the file, for weights that are cut short.
     """
-    path = experiment.fold_folder(0) / WEIGHTS
+    path = experiment.fold_files(0).weights
     if not path.exists():
         return math.nan
     try:
@@ -133,12 +131,12 @@ def count_parameters(experiment: Experiment) -> float:
 
 
 def training_seconds(experiment: Experiment) -> float:
-    """Seconds of all epochs of all folds, from their logs; NaN where one has none."""
+    """Seconds of all epochs of all folds, from their metrics.csv; NaN where one is not known."""
     total = 0.0
     for fold in range(experiment.config.folds.count):
-        path = experiment.fold_folder(fold) / "train.log"
-        found = EPOCH.findall(path.read_text(encoding="utf-8")) if path.exists() else []
-        total += sum(map(float, found)) if found else math.nan
+        seconds = read_seconds(experiment.fold_files(fold).metrics)
+        known = len(seconds) == experiment.config.train.epochs
+        total += sum(seconds.values()) if known else math.nan
     return total
 
 
@@ -184,7 +182,7 @@ def _score_line(column: Column, width: int) -> str:
     line = f"{column.name:{width + 2}}{_text(miou.value):>8} {interval}"
     if column.gains:
         gain = column.gains[-1]
-        line += f"{difference_text(asdict(gain)):>28}{_text(gain.p_above, 3):>11}"
+        line += f"{difference_text(gain):>28}{_text(gain.p_above, 3):>11}"
     return f"{line}  {column.tag}".rstrip()
 
 
@@ -213,7 +211,7 @@ def _frame(columns: Sequence[Column]) -> pd.DataFrame:
     rows = []
     for column in columns:
         for k, name in enumerate((*CLASS_NAMES, "mIoU")):
-            gain = asdict(column.gains[k]) if column.gains else {}
+            gain = column.gains[k].model_dump() if column.gains else {}
             row: dict[str, Any] = {"experiment": column.name, "class": name}
             own = column.scores[k]
             row |= {"iou": own.value, "iou_low": own.low, "iou_high": own.high}

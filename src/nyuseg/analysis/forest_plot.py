@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from nyuseg.evaluation.bootstrap import Estimate
+from nyuseg.experiment.records import Estimate
 
 INCHES_A_ROW, WIDTH = 0.32, 8.0
 

@@ -6,7 +6,7 @@ fitted on all. Equal weights are kept unless fitted ones are better beyond the b
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,21 @@ from nyuseg.ensembling.candidates import LabelledPixels, Weights, nested
 from nyuseg.ensembling.stored import StoredGrids
 from nyuseg.evaluation.bootstrap import difference
 from nyuseg.evaluation.metrics import confusion_matrix, mean_iou, summarize
-from nyuseg.evaluation.oof import check_pooling, image_confusions
+from nyuseg.evaluation.oof import check_pooling, image_confusions, pooled_scores
 from nyuseg.evaluation.report import blend_table
-from nyuseg.experiment.folder import BLEND, Experiment
+from nyuseg.experiment.folder import BLEND, RECORD, Experiment
+from nyuseg.experiment.records import (
+    BlendRecord,
+    CrossValidation,
+    ExperimentRecord,
+    FoldScores,
+    MemberRecord,
+    WeightsRecord,
+)
 from nyuseg.experiment.training_data import require_same_data
 from nyuseg.models.device import free_memory
 from nyuseg.utils.errors import UserError
-from nyuseg.utils.files import atomic_folder, read_json, write_json, write_text
+from nyuseg.utils.files import atomic_folder, write_text
 from nyuseg.utils.locks import only_writer
 from nyuseg.utils.prefetch import in_order
 from nyuseg.utils.progress import progress
@@ -75,11 +83,11 @@ def _depth(member: Experiment) -> tuple[Any, ...]:
 
 
 def _data(member: Experiment) -> str:
-    return read_json(member.folder / "experiment.json", ("data",))["data"]
+    return ExperimentRecord.read(member.folder / RECORD).data
 
 
-def blend(members: Sequence[Experiment], folder: Path) -> dict[str, Any]:
-    """Choose how to mix some experiments and write the blend's folder; returns its blend.json.
+def blend(members: Sequence[Experiment], folder: Path) -> BlendRecord:
+    """Choose how to mix some experiments and write the blend's folder; returns its record.
 
     Raises UserError as check_members does, and when the folder is something else than a blend.
     """
@@ -96,7 +104,7 @@ def blend(members: Sequence[Experiment], folder: Path) -> dict[str, Any]:
     equal = (1 / len(members),) * len(members)
     scored = _judge(first, stored, [[equal] * len(folds), [per_fold[fold] for fold in folds]])
     result = _decide(members, scored, (equal, final), optimism)
-    _write(first, config, folder, result, scored[METHODS.index(result["method"])])
+    _write(first, config, folder, result, scored[METHODS.index(result.method)])
     return result
 
 
@@ -158,7 +166,7 @@ def _decide(
     scored: list[Scored],
     ways: tuple[Weights, Weights],
     optimism: dict[str, Any],
-) -> dict[str, Any]:
+) -> BlendRecord:
     """What blend.json holds: equal weights, unless fitted ones are better beyond the interval."""
     scenes = members[0].table["scene"]
     alone = [image_confusions(member) for member in members]
@@ -171,75 +179,70 @@ def _decide(
         _row(member, scores[number], number, ways[index], ways[1])
         for number, member in enumerate(members)
     ]
-    return {
-        "members": [row for row in rows if row["weight"]],
-        "left_out": [row for row in rows if not row["weight"]],
-        "method": method,
-        "best_member": members[best].config.name,
-        "miou": dict(zip(METHODS, (one.miou for one in scored), strict=True)),
-        "advantage": asdict(advantage),
-        "gain": asdict(difference(scored[index].confusions, alone[best], scenes)),
+    return BlendRecord(
+        members=[row for row in rows if row.weight],
+        left_out=[row for row in rows if not row.weight],
+        method=method,
+        best_member=members[best].config.name,
+        miou=dict(zip(METHODS, (one.miou for one in scored), strict=True)),
+        advantage=advantage,
+        gain=difference(scored[index].confusions, alone[best], scenes),
         **optimism,
-    }
+    )
 
 
 def _row(
     member: Experiment, miou: float, number: int, used: Weights, fitted: Weights
-) -> dict[str, Any]:
-    """What blend.json says of a member; `weights` are the hashes of its folds' networks."""
-    return {
-        "experiment": member.config.name,
-        "miou": miou,
-        "weight": used[number],
-        "fitted": fitted[number],
-        "weights": _digests(member),
-    }
+) -> MemberRecord:
+    return MemberRecord(
+        experiment=member.config.name,
+        miou=miou,
+        weight=used[number],
+        fitted=fitted[number],
+        weights=_digests(member),
+    )
 
 
 def _digests(member: Experiment) -> dict[str, str]:
     folds = range(member.config.folds.count)
-    paths = {str(fold): member.fold_folder(fold) / "weights.json" for fold in folds}
-    return {fold: read_json(path, ("sha256",))["sha256"] for fold, path in paths.items()}
+    records = {str(fold): member.fold_files(fold).weights_record for fold in folds}
+    return {fold: WeightsRecord.read(path).sha256 for fold, path in records.items()}
 
 
 def _write(
-    first: Experiment, config: Config, folder: Path, result: dict[str, Any], chosen: Scored
+    first: Experiment, config: Config, folder: Path, result: BlendRecord, chosen: Scored
 ) -> None:
     """Write the folder of a blend, all that an experiment's has but what training leaves."""
-    facts = {**read_json(first.folder / "experiment.json"), "input": str(first.input.resolve())}
+    record = ExperimentRecord.read(first.folder / RECORD)
+    made = Experiment(folder, config, first.table, first.input)
     with only_writer(folder), atomic_folder(folder, BLEND) as inside:
         (inside / "masks").mkdir()
         for image_id, mask in zip(first.table["image_id"], chosen.masks, strict=True):
             (inside / "masks" / first.mask_path(image_id).name).write_bytes(mask)
         write_folds(inside / "folds.csv", first.table)
         write_text(inside / "config.yaml", dump_config(config))
-        write_json(inside / "experiment.json", facts)
-        write_json(inside / "cv.json", _cv(first, folder.name, chosen.confusions))
+        record.model_copy(update={"input": str(first.input.resolve())}).write(inside / RECORD)
+        _scores(made, chosen.confusions).write(inside / made.scores_path.name)
         write_text(inside / "report.txt", blend_table(result) + "\n")
-        write_json(inside / BLEND, result)
+        result.write(inside / BLEND)
 
 
-def _cv(first: Experiment, name: str, confusions: np.ndarray) -> dict[str, Any]:
-    """The scores of a blend, under the names of oof.pool."""
-    folds = first.table["fold"].to_numpy()
-    classes = summarize(confusions.sum(0))["class_iou"]
-    return {
-        "experiment": name,
-        "notice": first.notice,
-        "images": len(first.table),
-        **_scores(confusions),
-        "class_iou": dict(zip(CLASS_NAMES, classes, strict=True)),
-        "folds": [
-            {
-                "fold": fold,
-                "images": int((folds == fold).sum()),
-                **_scores(confusions[folds == fold]),
-            }
+def _scores(made: Experiment, confusions: np.ndarray) -> CrossValidation:
+    """The scores of a blend, under the names of those of its members."""
+    folds = made.table["fold"].to_numpy()
+    pooled = confusions.sum(0)
+    return CrossValidation(
+        experiment=made.config.name,
+        notice=made.notice,
+        images=len(made.table),
+        **pooled_scores(pooled),
+        class_iou=dict(zip(CLASS_NAMES, summarize(pooled)["class_iou"], strict=True)),
+        folds=[
+            FoldScores(
+                fold=fold,
+                images=int((folds == fold).sum()),
+                **pooled_scores(confusions[folds == fold].sum(0)),
+            )
             for fold in range(folds.max() + 1)
         ],
-    }
-
-
-def _scores(confusions: np.ndarray) -> dict[str, Any]:
-    scores = summarize(confusions.sum(0))
-    return {key: scores[key] for key in ("miou", "pixel_accuracy")}
+    )

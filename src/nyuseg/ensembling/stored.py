@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nyuseg.experiment.folder import Experiment, read_oof_ids
+from nyuseg.experiment.folder import Experiment
 from nyuseg.inference.grid import from_grid, largest_first, regrid, to_mask
 from nyuseg.utils.arrays import map_array
 from nyuseg.utils.errors import UserError
@@ -59,8 +59,8 @@ def _places(member: Experiment) -> dict[str, tuple[Path, int]]:
     """File and entry of each image's probabilities."""
     places = {}
     for fold in range(member.config.folds.count):
-        path = member.fold_folder(fold) / "oof_probs.npy"
-        ids = read_oof_ids(member, fold)
+        files = member.fold_files(fold)
+        path, ids = files.probabilities, files.read_ids()
         if len(map_array(path)) != len(ids):
             raise UserError(f"{path}: {len(map_array(path))} entries for {len(ids)} images")
         places |= {image_id: (path, index) for index, image_id in enumerate(ids)}

@@ -1,39 +1,15 @@
 """How sure a score is: resampling whole rooms, because frames of one room are not independent."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from nyuseg.evaluation.metrics import class_iou, mean_iou
+from nyuseg.experiment.records import Estimate
 
 RESAMPLES = 10_000
 LEVEL = 0.95
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number and the interval that holds LEVEL of its resampled values; all floats.
-
-    p_above: the share of resampled values above 0, ties counted half. Of a difference A - B it is
-    the probability that A beats B.
-    """
-
-    value: float
-    low: float
-    high: float
-    p_above: float
-
-    @property
-    def is_above(self) -> bool:
-        """Whether the whole interval lies above 0."""
-        return self.low > 0
-
-    @property
-    def holds_zero(self) -> bool:
-        """Whether 0 lies within the interval."""
-        return self.low <= 0 <= self.high
 
 
 def score(confusions: np.ndarray, scenes: Sequence[str]) -> Estimate:
@@ -95,4 +71,4 @@ def _estimate(value: np.ndarray, drawn: np.ndarray) -> Estimate:
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(drawn, [tail, 100 - tail]) if drawn.size else (np.nan, np.nan)
     above = np.mean((drawn > 0) + 0.5 * (drawn == 0)) if drawn.size else np.nan
-    return Estimate(float(value), float(low), float(high), float(above))
+    return Estimate(value=float(value), low=float(low), high=float(high), p_above=float(above))

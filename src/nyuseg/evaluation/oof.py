@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,13 @@ from nyuseg.evaluation.metrics import confusion_matrix, summarize
 from nyuseg.evaluation.optimism import optimism
 from nyuseg.evaluation.report import cv_table
 from nyuseg.evaluation.validation import depth_error
-from nyuseg.experiment.folder import Experiment, read_oof_ids
+from nyuseg.experiment.folder import Experiment
+from nyuseg.experiment.records import (
+    CheckpointScores,
+    CrossValidation,
+    FoldRecord,
+    FoldScores,
+)
 from nyuseg.experiment.training_data import require_same_data, training_frames
 from nyuseg.inference.ensemble import Ensemble
 from nyuseg.inference.grid import from_grid
@@ -27,47 +32,46 @@ from nyuseg.models.device import environment
 from nyuseg.models.release import load_release
 from nyuseg.utils.arrays import ArrayFile, map_array, read_entries
 from nyuseg.utils.errors import UserError
-from nyuseg.utils.files import atomic_path, read_json, remove_partial, write_json, write_text
+from nyuseg.utils.files import atomic_path, remove_partial, write_text
 from nyuseg.utils.locks import only_writer
 from nyuseg.utils.prefetch import in_order
 from nyuseg.utils.progress import progress
 
 THREADS = 4  # That decode masks and labels.
-# What fold.json holds: the epoch that predicts, scores while training, where it was trained.
-FOLD_KEYS = ("fold", "epoch", "best", "last", "environment")
 
 
 def write_oof(experiment: Experiment, fold: int, device: torch.device) -> None:
     """Predict the images that a fold did not train on, with its release weights, one view.
 
-    Writes masks/<id>.png (uint8, native size), fold_k/oof_probs.npy (float16 [n,13,h,w], the
-    padded grid), fold_k/oof_depth.npy (float16 [n,1,h,w], with a depth head), fold_k/oof_ids.txt
-    and, last of all, fold_k/fold.json, which marks the fold as finished.
+    Writes masks/<id>.png (uint8, native size), the probabilities and, with a depth head, the depth
+    on the padded grid, their ids and, last of all, what marks the fold as finished: see FoldFiles.
     """
-    config, folder = experiment.config, experiment.fold_folder(fold)
-    model, facts = load_release(folder, config.model, config.data)
+    config, files = experiment.config, experiment.fold_files(fold)
+    model, record = load_release(files, config.model, config.data)
     ids = experiment.ids(fold, held_out=True)
-    if facts["valid_ids"] != ids:
-        raise UserError(f"{folder / 'weights.json'}: validated on other images than fold {fold}")
+    if record.valid_ids != ids:
+        raise UserError(f"{files.weights_record}: validated on other images than fold {fold}")
     source = training_frames(experiment)
     predictor = Predictor([Ensemble([model], config, device)])
-    remove_partial(folder)
+    remove_partial(files.folder)
     remove_partial(
         experiment.folder / "masks", {experiment.mask_path(image_id).name for image_id in ids}
     )
     with ExitStack() as stack:
+        paths = {"probabilities": files.probabilities, "depth": files.depth}
         grids = {
-            kind: stack.enter_context(_array_file(folder / f"oof_{kind}.npy", len(ids)))
-            for kind in ("probs", "depth")[: 1 + config.model.depth_head]
+            kind: stack.enter_context(_array_file(paths[kind], len(ids)))
+            for kind in ("probabilities", "depth")[: 1 + config.model.depth_head]
         }
         predictions = predictor.predict(source, ids, masks=True)
         for prediction in progress(predictions, f"fold {fold} out-of-fold", len(ids)):
             write_png(experiment.mask_path(prediction.id), prediction.mask)
-            parts = {"probs": prediction.probabilities, "depth": prediction.depth}
             for kind, file in grids.items():
-                file.add(prediction.id, parts[kind].cpu().numpy())
-    write_text(folder / "oof_ids.txt", "".join(f"{image_id}\n" for image_id in ids))
-    write_json(folder / "fold.json", {key: facts[key] for key in FOLD_KEYS})
+                file.add(prediction.id, getattr(prediction, kind).cpu().numpy())
+    files.write_ids(ids)
+    FoldRecord(**{key: getattr(record, key) for key in FoldRecord.model_fields}).write(
+        files.finished
+    )
 
 
 @contextmanager
@@ -77,7 +81,7 @@ def _array_file(path: Path, count: int) -> Iterator[ArrayFile]:
         yield file
 
 
-def pool(experiment: Experiment, device: torch.device) -> dict[str, Any]:
+def pool(experiment: Experiment, device: torch.device) -> CrossValidation:
     """Score all out-of-fold masks from their files and write oof/<exp>/cv.json.
 
     One confusion matrix over all pixels that are not void. Raises UserError, naming it, for a
@@ -87,31 +91,34 @@ def pool(experiment: Experiment, device: torch.device) -> dict[str, Any]:
     count = experiment.config.folds.count
     confusions, folds = image_confusions(experiment), experiment.table["fold"].to_numpy()
     pooled = confusions.sum(0)
-    rows = [
-        {**_fold_row(experiment, fold), **_head(confusions[folds == fold].sum(0))}
-        for fold in range(count)
-    ]
     depth_errors = [error for fold in range(count) for error in _depth_errors(experiment, fold)]
-    scores = summarize(pooled)
-    kinds, halves = read_confusions(experiment)
     metres = float(np.mean(depth_errors)) * (DEPTH_MAX - DEPTH_MIN) if depth_errors else None
-    result = {
-        "experiment": experiment.config.name,
-        "notice": experiment.notice,
-        "images": len(experiment.table),
-        "predicts": experiment.config.predict.checkpoint,
-        **_head(pooled),
-        "class_iou": dict(zip(CLASS_NAMES, scores["class_iou"], strict=True)),
-        "depth_mae_m": metres,
-        "checkpoints": _checkpoints(experiment, kinds),
-        "optimism": optimism(halves),
-        "folds": rows,
-        "seed": experiment.config.seed,
-        "environment": environment(device, experiment.config.compute.precision),
-    }
+    kinds, halves = read_confusions(experiment)
+    result = CrossValidation(
+        experiment=experiment.config.name,
+        notice=experiment.notice,
+        images=len(experiment.table),
+        predicts=experiment.config.predict.checkpoint,
+        **pooled_scores(pooled),
+        class_iou=dict(zip(CLASS_NAMES, summarize(pooled)["class_iou"], strict=True)),
+        depth_mae_m=metres,
+        checkpoints={
+            kind: CheckpointScores(
+                **pooled_scores(found.sum(0)), over_last=over_last(kinds, kind, experiment)
+            )
+            for kind, found in kinds.items()
+        },
+        optimism=optimism(halves),
+        folds=[
+            _fold_scores(experiment, fold, confusions[folds == fold].sum(0))
+            for fold in range(count)
+        ],
+        seed=experiment.config.seed,
+        environment=environment(device, experiment.config.compute.precision),
+    )
     with only_writer(experiment.folder, wait=True):
         remove_partial(experiment.folder)
-        write_json(experiment.folder / "cv.json", result)
+        result.write(experiment.scores_path)
         write_text(experiment.folder / "report.txt", cv_table(result) + "\n")
     return result
 
@@ -141,7 +148,7 @@ def check_pooling(experiment: Experiment) -> None:
             f"{experiment.folder}: fold {', '.join(missing)} not finished; run "
             f"'python src/train_folds.py --fold {','.join(missing)}' with the same options"
         )
-    seen = Counter(i for fold in range(count) for i in read_oof_ids(experiment, fold))
+    seen = Counter(i for fold in range(count) for i in experiment.fold_files(fold).read_ids())
     twice = sorted(image_id for image_id, times in seen.items() if times > 1)
     wanted = set(experiment.table["image_id"])
     for what, ids in (
@@ -153,47 +160,35 @@ def check_pooling(experiment: Experiment) -> None:
             raise UserError(f"{experiment.folder}: image {ids[0]} is {what} ({len(ids)} such)")
 
 
-def _head(confusion: np.ndarray) -> dict[str, Any]:
+def pooled_scores(confusion: np.ndarray) -> dict[str, float | None]:
+    """What records.Scores holds, of a confusion matrix int [13,13]."""
     scores = summarize(confusion)
     return {key: scores[key] for key in ("miou", "pixel_accuracy")}
 
 
-def _facts(experiment: Experiment, fold: int) -> dict[str, Any]:
-    return read_json(experiment.fold_folder(fold) / "fold.json", FOLD_KEYS)
-
-
-def _fold_row(experiment: Experiment, fold: int) -> dict[str, Any]:
-    facts = _facts(experiment, fold)
-    best, last = (summarize(np.array(facts[kind]["confusion"])) for kind in ("best", "last"))
-    return {
-        "fold": fold,
-        "images": len(read_oof_ids(experiment, fold)),
-        "best_epoch": facts["best"]["epoch"],
-        "best_miou": best["miou"],
-        "last_miou": last["miou"],
-        "environment": facts["environment"],
-    }
-
-
-def _checkpoints(experiment: Experiment, kinds: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Pooled score of each kind of checkpoint, as validated while training, beside the last's."""
-    facts = [_facts(experiment, fold) for fold in range(experiment.config.folds.count)]
-    # fold.json has these two also where an earlier version trained.
-    known = {k: np.sum([fact[k]["confusion"] for fact in facts], axis=0) for k in ("best", "last")}
-    pooled = {**known, **{kind: confusions.sum(0) for kind, confusions in kinds.items()}}
-    return {
-        kind: {**_head(confusion), "over_last": over_last(kinds, kind, experiment)}
-        for kind, confusion in pooled.items()
-    }
+def _fold_scores(experiment: Experiment, fold: int, confusion: np.ndarray) -> FoldScores:
+    files = experiment.fold_files(fold)
+    record = FoldRecord.read(files.finished)
+    best, last = (summarize(np.array(one.confusion)) for one in (record.best, record.last))
+    return FoldScores(
+        fold=fold,
+        images=len(files.read_ids()),
+        **pooled_scores(confusion),
+        best_epoch=record.best.epoch,
+        best_miou=best["miou"],
+        last_miou=last["miou"],
+        environment=record.environment,
+    )
 
 
 def _depth_errors(experiment: Experiment, fold: int) -> list[float]:
     """validate.depth_error of each image that has a depth; none without a depth head."""
-    path = experiment.fold_folder(fold) / "oof_depth.npy"
+    files = experiment.fold_files(fold)
+    path = files.depth
     if not path.exists():
         return []
     errors = []
-    ids = read_oof_ids(experiment, fold)
+    ids = files.read_ids()
     if len(map_array(path)) != len(ids):
         raise UserError(f"{path}: {len(map_array(path))} depth maps for {len(ids)} images")
     source, data = FrameFolder(experiment.input, "train"), experiment.config.data

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nyuseg.evaluation.metrics import mean_iou
+from nyuseg.experiment.records import Optimism
 
 
 def scene_halves(scenes: Sequence[str]) -> np.ndarray:
@@ -22,7 +23,7 @@ def half_sums(confusions: np.ndarray, scenes: Sequence[str]) -> np.ndarray:
     return np.stack([confusions[halves == half].sum(0) for half in (0, 1)])
 
 
-def optimism(folds: Sequence[np.ndarray | None]) -> dict[str, float] | None:
+def optimism(folds: Sequence[np.ndarray]) -> Optimism | None:
     """How optimistic the score of a fold's best epoch is, pooled over folds.
 
     folds: for each fold the half_sums of all epochs, int [epochs,2,13,13]. Returns mIoUs:
@@ -30,10 +31,10 @@ def optimism(folds: Sequence[np.ndarray | None]) -> dict[str, float] | None:
     on one half of the rooms and scored on the other, both ways; `last`, the last epochs; and
     `optimism` = same - other, `gain` = other - last, which is what choosing an epoch brings on
     rooms that had no say in it. A choice by half the rooms is a little worse than one by all, so
-    the optimism is rather too large than too small. None when a fold's epochs were not kept, or
-    one of its halves has no pixel (it has one room).
+    the optimism is rather too large than too small. None when a half of
+    a fold has no pixel (it has one room).
     """
-    if not folds or any(fold is None or not fold.sum((2, 3)).all() for fold in folds):
+    if not all(fold.sum((2, 3)).all() for fold in folds):
         return None
     same = other = last = 0
     for epochs in folds:
@@ -43,8 +44,8 @@ def optimism(folds: Sequence[np.ndarray | None]) -> dict[str, float] | None:
         last = last + epochs[-1].sum(0)
     scores = {"same": same, "other": other, "last": last}
     found = {name: float(mean_iou(confusion)) for name, confusion in scores.items()}
-    gains = {"optimism": found["same"] - found["other"], "gain": found["other"] - found["last"]}
-    return {**found, **gains}
+    luck, gain = found["same"] - found["other"], found["other"] - found["last"]
+    return Optimism(**found, optimism=luck, gain=gain)
 
 
 def _best(confusions: np.ndarray) -> int:

@@ -10,7 +10,9 @@ from nyuseg.data.fingerprint import Facts, describe_all, differences, digest
 from nyuseg.data.folds import fold_hash, fold_table, write_folds
 from nyuseg.data.frame_cache import known_facts
 from nyuseg.data.frames import list_ids
-from nyuseg.experiment.folder import BLEND, Experiment, open_experiment
+from nyuseg.experiment.fold_files import FoldFiles
+from nyuseg.experiment.folder import BLEND, RECORD, Experiment, open_experiment
+from nyuseg.experiment.records import ExperimentRecord
 from nyuseg.experiment.training_data import FILES, cache_parent, data_files, known_files
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import remove_partial, write_json, write_text
@@ -54,16 +56,19 @@ def _write_description(experiment: Experiment) -> None:
         _require_same(open_experiment(folder.name, folder.parent), experiment, files)
     write_folds(folder / "folds.csv", table)
     write_json(folder / FILES, files)
-    hashes = {"folds": fold_hash(table), "data": digest(files)}
-    facts = {"input": str(root.resolve()), **hashes, "notice": experiment.notice}
-    write_json(folder / "experiment.json", facts)
+    ExperimentRecord(
+        input=str(root.resolve()),
+        folds=fold_hash(table),
+        data=digest(files),
+        notice=experiment.notice,
+    ).write(folder / RECORD)
     write_text(folder / "config.yaml", dump_config(experiment.config))
 
 
 def _is_begun(experiment: Experiment) -> bool:
     """Whether a fold has left something, or is being trained: before, nothing can be mixed up."""
     folder = experiment.folder
-    if any(folder.glob("fold_*/*.pt*")) or any(folder.glob("fold_*/fold.json")):
+    if any(FoldFiles(fold).is_begun for fold in folder.glob("fold_*")):
         return True
     try:
         with all_idle(folder.parent, f"{folder.name}.fold_*"):

@@ -16,12 +16,14 @@ from nyuseg.data.folds import (
     read_folds,
     short_notice,
 )
+from nyuseg.experiment.fold_files import FoldFiles
+from nyuseg.experiment.records import BlendRecord, ExperimentRecord
 from nyuseg.utils.errors import UserError
-from nyuseg.utils.files import file_names, read_json
+from nyuseg.utils.files import file_names
 from nyuseg.utils.locks import only_writer
 
 BLEND = "blend.json"
-PART_KEYS = ("experiment", "weight", "weights")
+RECORD = "experiment.json"
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,14 @@ class Experiment:
         """What predicts: the members of a blend, or the experiment alone."""
         return self.members or (Part(self),)
 
-    def fold_folder(self, fold: int) -> Path:
-        return self.folder / f"fold_{fold}"
+    def fold_files(self, fold: int) -> FoldFiles:
+        """Where the files of a fold lie."""
+        return FoldFiles(self.folder / f"fold_{fold}")
+
+    @property
+    def scores_path(self) -> Path:
+        """Where its pooled out-of-fold scores lie, a records.CrossValidation."""
+        return self.folder / "cv.json"
 
     def mask_path(self, image_id: str) -> Path:
         """Where the out-of-fold mask of an image lies; see files.file_names."""
@@ -59,7 +67,8 @@ class Experiment:
         return self.table["image_id"][inside if held_out else ~inside].tolist()
 
     def is_finished(self, fold: int) -> bool:
-        return (self.fold_folder(fold) / "fold.json").exists()
+        """Whether a fold is trained and predicted out-of-fold."""
+        return self.fold_files(fold).is_finished
 
     def lock(self, fold: int) -> AbstractContextManager[None]:
         """The lock of a fold: who holds it may write. Raises UserError, naming the holder."""
@@ -102,30 +111,20 @@ def open_experiment(
         found = ", ".join(sorted(p.parent.name for p in oof.glob("*/config.yaml"))) or "none"
         raise UserError(f"{folder}: no such experiment (found: {found}); train it first")
     config = override_config(load_config(path), overrides)
-    facts = read_json(folder / "experiment.json", ("input", "folds", "data"))
+    record = ExperimentRecord.read(folder / RECORD)
     table = read_folds(folder / "folds.csv", config.folds.group, config.folds.count)
-    if fold_hash(table) != facts["folds"]:
+    if fold_hash(table) != record.folds:
         raise UserError(f"{folder / 'folds.csv'}: changed since training; restore it")
     members = _read_members(folder, overrides, root) if (folder / BLEND).exists() else ()
-    return Experiment(folder, config, table, root or Path(facts["input"]), members)
+    return Experiment(folder, config, table, root or Path(record.input), members)
 
 
 def _read_members(folder: Path, overrides: Sequence[str], root: Path | None) -> tuple[Part, ...]:
-    path = folder / BLEND
-    rows = read_json(path, ("members",))["members"]
-    try:
-        values = [[row[key] for key in PART_KEYS] for row in rows]
-    except (TypeError, KeyError):
-        raise UserError(f"{path}: not the members of a blend; run src/blend.py again") from None
     return tuple(
-        Part(open_experiment(name, folder.parent, overrides, root), weight, digests)
-        for name, weight, digests in values
+        Part(
+            open_experiment(member.experiment, folder.parent, overrides, root),
+            member.weight,
+            member.weights,
+        )
+        for member in BlendRecord.read(folder / BLEND).members
     )
-
-
-def read_oof_ids(experiment: Experiment, fold: int) -> list[str]:
-    """Ids in the order of oof_probs.npy. Raises UserError when the file is missing."""
-    path = experiment.fold_folder(fold) / "oof_ids.txt"
-    if not path.exists():
-        raise UserError(f"{path}: no such file; train fold {fold} again with --fresh")
-    return path.read_text(encoding="utf-8").split("\n")[:-1]

@@ -23,21 +23,21 @@ def load_folds(experiment: Experiment, folds: list[int]) -> tuple[list[nn.Module
     """
 
     def check(fold: int) -> str:
-        folder = experiment.fold_folder(fold)
-        if not (folder / "weights.json").exists():
+        files = experiment.fold_files(fold)
+        if not files.weights_record.exists():
             raise UserError(
-                f"{folder}: fold {fold} is not trained; run 'python src/train_folds.py --fold "
-                f"{fold}', or predict with the others through --fold"
+                f"{files.folder}: fold {fold} is not trained; run 'python src/train_folds.py "
+                f"--fold {fold}', or predict with the others through --fold"
             )
-        facts = check_release(folder)
-        if facts["fold"] != fold or facts["folds"] != fold_hash(experiment.table):
-            raise UserError(f"{folder}: these weights were validated on another fold table")
-        return facts["sha256"]
+        record = check_release(files)
+        if record.fold != fold or record.folds != fold_hash(experiment.table):
+            raise UserError(f"{files.folder}: these weights were validated on another fold table")
+        return record.sha256
 
     models, digests, config = [], {}, experiment.config
     # Hashing is what threads can do side by side, while this one builds networks.
     for fold, found in zip(folds, in_order(check, folds, threads=4, depth=4), strict=True):
-        models.append(open_release(experiment.fold_folder(fold), config.model, config.data))
+        models.append(open_release(experiment.fold_files(fold), config.model, config.data))
         digests[str(fold)] = found
     return models, digests
 

@@ -21,7 +21,6 @@ from nyuseg.kaggle.metadata import (
 )
 from nyuseg.kaggle.notebook import INTRO, code_cells, write_source
 from nyuseg.kaggle.wheels import own_wheel, repack
-from nyuseg.models.release import WEIGHTS
 from nyuseg.models.tensors import read_tensors
 from nyuseg.submission.writing import MANIFEST, cv_scores
 from nyuseg.utils.errors import UserError
@@ -116,7 +115,7 @@ def _write_package(
 def _write_member(member: Experiment, options: Options, folder: Path, prefix: str) -> None:
     write_json(folder / f"{prefix}{CONFIG}", member.config.model_dump(mode="json"))
     for fold in options.folds:
-        state = read_tensors(member.fold_folder(fold) / WEIGHTS)
+        state = read_tensors(member.fold_files(fold).weights)
         if options.precision == "half":
             state = {key: to_half(key, tensor) for key, tensor in state.items()}
         write_bytes(folder / f"{prefix}fold_{fold}.safetensors", save(state))

@@ -14,6 +14,7 @@ from nyuseg.data.depth_check import sample_lines
 from nyuseg.data.frames import FrameFolder, list_ids, require_depth, stored_kinds, write_png
 from nyuseg.dataloading.dataset import Source, read_frame
 from nyuseg.experiment.folder import Experiment
+from nyuseg.experiment.records import CrossValidation
 from nyuseg.inference.loading import load_predictor
 from nyuseg.inference.predictor import Prediction, Predictor
 from nyuseg.models.device import environment
@@ -144,11 +145,9 @@ def _write_files(
     return sizes, digests, pixels
 
 
-def cv_scores(experiment: Experiment) -> dict[str, Any] | None:
+def cv_scores(experiment: Experiment) -> dict[str, float | None] | None:
     """The pooled out-of-fold scores of an experiment; None while folds are missing."""
-    path = experiment.folder / "cv.json"
-    if not path.exists():
+    if not experiment.scores_path.exists():
         return None
-    keys = ("miou", "pixel_accuracy")
-    result = read_json(path, keys)
-    return {key: result[key] for key in keys}
+    result = CrossValidation.read(experiment.scores_path)
+    return {"miou": result.miou, "pixel_accuracy": result.pixel_accuracy}

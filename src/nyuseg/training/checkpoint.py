@@ -8,11 +8,14 @@ from typing import Any
 
 import torch
 
+from nyuseg.experiment.fold_files import FoldFiles
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import write_bytes
 
 # What a checkpoint must hold to go on from.
-STATE_KEYS = frozenset({"model", "optimizer", "scaler", "epoch", "best", "history", "folds"})
+STATE_KEYS = frozenset(
+    {"model", "optimizer", "scaler", "epoch", "best", "history", "halves", "folds"}
+)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -55,24 +58,22 @@ def _intern_keys(value: Any) -> Any:
     return [_intern_keys(one) for one in value] if type(value) is list else value
 
 
-def save_latest(folder: Path, state: dict[str, Any]) -> None:
-    """Write last.pt; what was last.pt becomes previous.pt. One of the two is always whole."""
-    last = folder / "last.pt"
-    if last.exists():
-        last.replace(folder / "previous.pt")
-    save_checkpoint(last, state)
+def save_latest(files: FoldFiles, state: dict[str, Any]) -> None:
+    """Write the last checkpoint; what was it becomes the previous. One of them is always whole."""
+    if files.last.exists():
+        files.last.replace(files.previous)
+    save_checkpoint(files.last, state)
 
 
-def load_latest(folder: Path, table_hash: str) -> dict[str, Any] | None:
+def load_latest(files: FoldFiles, table_hash: str) -> dict[str, Any] | None:
     """The newest checkpoint of a fold that can be used; None when there is no checkpoint.
 
-    When last.pt cannot be used it is named, previous.pt is taken and last.pt moved aside, so that
-    save_latest does not put it in the place of the good one. Raises UserError when none can be
-    used, or it belongs to another fold table.
+    When the last one cannot be used it is named, the previous one is taken and the last moved
+    aside, so that save_latest does not put it in the place of the good one. Raises UserError when
+    none can be used, or it belongs to another fold table.
     """
-    paths = [path for name in ("last.pt", "previous.pt") if (path := folder / name).exists()]
     broken: list[UserError] = []
-    for path in paths:
+    for path in (path for path in (files.last, files.previous) if path.exists()):
         try:
             state = _load_state(path)
         except UserError as error:
@@ -81,7 +82,7 @@ def load_latest(folder: Path, table_hash: str) -> dict[str, Any] | None:
         if state["folds"] != table_hash:
             raise UserError(f"{path}: trained on another fold table; use --fresh")
         if broken:
-            aside = (folder / "last.pt").replace(folder / "last.pt.broken")
+            aside = files.last.replace(files.broken)
             print(f"warning: {broken[0]}; moved to {aside.name}, going on from {path.name}")
         return state
     if broken:

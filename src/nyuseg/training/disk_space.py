@@ -5,21 +5,12 @@ from pathlib import Path
 
 import torch
 
-from nyuseg.data.classes import NUM_CLASSES
 from nyuseg.data.frame_cache import cache_bytes, cache_folder
-from nyuseg.data.letterbox import STRIDE
+from nyuseg.experiment.fold_files import fold_bytes
 from nyuseg.experiment.folder import Experiment
 from nyuseg.experiment.training_data import cache_parent
 from nyuseg.models.network import build_model
 from nyuseg.utils.errors import UserError
-
-# A finished fold keeps its weights five times: AdamW's checkpoint holds them and two moments,
-# best.pt and the release once each. While it trains, previous.pt and the checkpoint being written
-# add three times each. An average of the weights adds one to each checkpoint.
-KEPT, WORKING = 5, 6
-# An image's confusion matrices: two in last.pt and in previous.pt, one in best.pt (int64), and
-# four in checkpoints.npz (int32).
-MATRICES = (5 * 8 + 4 * 4) * NUM_CLASSES**2
 
 
 def required_bytes(experiment: Experiment, folds: list[int]) -> int:
@@ -31,14 +22,10 @@ def required_bytes(experiment: Experiment, folds: list[int]) -> int:
     except (UserError, RuntimeError):  # Some encoders compute while they are built.
         state = build_model(config.model, config.data, pretrained=False).state_dict()
     weights = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
-    height, width = config.data.size
-    grid = (height // STRIDE) * (width // STRIDE) * 2  # float16
-    # A mask compresses to a few kilobytes; a pixel a byte would be the worst.
-    image = grid * (NUM_CLASSES + 1) + height * width // 8 + MATRICES
     images = sum(len(experiment.ids(fold, held_out=True)) for fold in folds)
     averages = sum(wish is not None for wish in (config.train.ema, config.train.mean_last))
-    times = (KEPT + averages) * len(folds) + WORKING + 2 * averages
-    return weights * times + image * images + _cache_bytes(experiment)
+    needed = fold_bytes(len(folds), weights, averages, images, config.data.size)
+    return needed + _cache_bytes(experiment)
 
 
 def _cache_bytes(experiment: Experiment) -> int:
@@ -54,8 +41,8 @@ def require_space(experiment: Experiment, folds: list[int]) -> None:
     """Raise UserError when the disk cannot hold what the folds will write."""
     if not folds:
         return
-    there = (p for fold in folds for p in experiment.fold_folder(fold).glob("*"))
-    needed = required_bytes(experiment, folds) - sum(path.stat().st_size for path in there)
+    there = sum(experiment.fold_files(fold).bytes_there() for fold in folds)
+    needed = required_bytes(experiment, folds) - there
     free = free_bytes(experiment.folder)
     if needed > free:
         raise UserError(

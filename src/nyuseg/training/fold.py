@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any, NoReturn
 
 import torch
@@ -12,7 +13,7 @@ from nyuseg.dataloading.dataset import EpochSampler, TrainingSet, mix_seed
 from nyuseg.dataloading.inputs import training_inputs
 from nyuseg.dataloading.loader import iterate, make_loader
 from nyuseg.evaluation.checkpoint_scores import write_confusions
-from nyuseg.evaluation.history import COLUMNS, number, write_metrics
+from nyuseg.evaluation.history import Epoch, number, read_seconds, write_metrics
 from nyuseg.evaluation.means import Means, total_loss
 from nyuseg.evaluation.optimism import half_sums
 from nyuseg.evaluation.validation import validate
@@ -55,18 +56,21 @@ def training_ids(experiment: Experiment, fold: int) -> list[str]:
 class FoldTrainer:
     """Fits one fold: state that changes from epoch to epoch, and how it is kept.
 
-    Writes into oof/<exp>/fold_k: last.pt after each epoch (all that resuming needs) with the one
-    before it as previous.pt, best.pt when the validation mIoU rises, metrics.csv, train.log, and
-    at the end checkpoints.npz (see checkpoint_scores) and the release weights.
+    Writes what FoldFiles lists for training: the last checkpoint after each epoch and the best one
+    when the validation mIoU rises, and at the end the scores of the checkpoints and the release
+    weights.
     """
 
     def __init__(self, experiment: Experiment, fold: int, device: torch.device) -> None:
         self.experiment, self.fold, self.device = experiment, fold, device
         self.config = experiment.config
-        self.folder = experiment.fold_folder(fold)
+        self.files = experiment.fold_files(fold)
         self.epoch = 0
         self.best: dict[str, Any] = {"miou": -1.0}
-        self.history: list[dict[str, Any]] = []
+        self.history: list[Epoch] = []
+        # Of each epoch: its optimism.half_sums, and how long it took.
+        self.halves: list[list] = []
+        self.seconds = read_seconds(self.files.metrics)
         ids = training_ids(experiment, fold)
         self._make_network()  # Before frames are decoded: its weights may be missing.
         self.source = training_frames(experiment)
@@ -87,8 +91,8 @@ class FoldTrainer:
 
     def _make_network(self) -> None:
         """The network and what belongs to it, as they begin or as the last checkpoint has them."""
-        remove_partial(self.folder)
-        state = load_latest(self.folder, fold_hash(self.experiment.table))
+        remove_partial(self.files.folder)
+        state = load_latest(self.files, fold_hash(self.experiment.table))
         torch.manual_seed(mix_seed(self.config.seed, self.fold))
         network = self.config.model, self.config.data
         self.model = build_model(*network, pretrained=state is None)
@@ -106,12 +110,12 @@ class FoldTrainer:
         self._log(f"fold {self.fold}: encoder {self.config.model.encoder}, {begun}")
         while self.epoch < self.config.train.epochs:
             self._one_epoch()
-        write_metrics(self.folder / "metrics.csv", self.history)
+        write_metrics(self.files.metrics, self.history, self.seconds)
         chosen = self.config.predict.checkpoint
-        last = load_checkpoint(self.folder / "last.pt")
+        last = load_checkpoint(self.files.last)
         averages = last["averages"]["weights"] if "averages" in last else {}
         self._write_confusions(last, averages)
-        state = load_checkpoint(self.folder / "best.pt") if chosen == "best" else last
+        state = load_checkpoint(self.files.best) if chosen == "best" else last
         facts = {
             "experiment": self.config.name,
             "fold": self.fold,
@@ -123,19 +127,19 @@ class FoldTrainer:
             "last": {key: last[key] for key in ("epoch", "confusion")},
             "environment": environment(self.device, self.config.compute.precision),
         }
-        release_weights(self.folder, averages.get(chosen, state["model"]), facts)
-        (self.folder / "previous.pt").unlink(missing_ok=True)
+        release_weights(self.files, averages.get(chosen, state["model"]), facts)
+        self.files.previous.unlink(missing_ok=True)
 
     def _write_confusions(self, last: dict[str, Any], averages: dict[str, Any]) -> None:
         """Keep how each checkpoint predicts each image; the averages do so only now."""
-        states = {"best": self.best, "last": last}  # Begun by an earlier version, they lack them.
-        found = {k: one["confusions"].numpy() for k, one in states.items() if "confusions" in one}
+        states = {"best": self.best, "last": last}
+        found = {kind: state["confusions"].numpy() for kind, state in states.items()}
         for kind, weights in averages.items():
             self.model.load_state_dict(weights)
             valid = self._validate()
             found[kind] = valid["confusions"]
             self._log(f"fold {self.fold} {kind} of the weights:  mIoU {valid['miou']:.4f}")
-        write_confusions(self.folder, found, [row.get("halves") for row in self.history])
+        write_confusions(self.files.checkpoint_scores, found, self.halves)
 
     def _one_epoch(self) -> None:
         started = time.monotonic()
@@ -153,22 +157,33 @@ class FoldTrainer:
             self._stop(str(error))
         self.epoch += 1
         self.step.averages.after_epoch(self.epoch)
-        values = [self.epoch, rate, *train]
-        values += [
-            valid[key] for key in ("loss", "segmentation", "depth", "miou", "pixel_accuracy")
-        ]
-        values += [self.epoch * len(self.loader) - self.step.taken()]
-        halves = half_sums(valid["confusions"], self.scenes).tolist()
-        self.history.append({**dict(zip(COLUMNS, values, strict=True)), "halves": halves})
+        self.history.append(self._row(rate, train, valid))
+        self.halves.append(half_sums(valid["confusions"], self.scenes).tolist())
+        self.seconds[self.epoch] = time.monotonic() - started
         self._keep(valid)
-        self._log_epoch(time.monotonic() - started)
+        self._log_epoch()
+
+    def _row(self, rate: float, train: dict[str, float | None], valid: dict[str, Any]) -> Epoch:
+        return Epoch(
+            epoch=self.epoch,
+            lr=rate,
+            train_loss=train["loss"],
+            train_segmentation=train["segmentation"],
+            train_depth=train["depth"],
+            valid_loss=valid["loss"],
+            valid_segmentation=valid["segmentation"],
+            valid_depth=valid["depth"],
+            valid_miou=valid["miou"],
+            valid_pixel_accuracy=valid["pixel_accuracy"],
+            skipped_steps=self.epoch * len(self.loader) - self.step.taken(),
+        )
 
     def _validate(self) -> dict[str, Any]:
         self.model.eval()
         return validate(self.predictor, self.source, self.valid_ids)
 
-    def _train_epoch(self) -> list[float | None]:
-        """One pass over the training images; returns the mean losses: total, parts.
+    def _train_epoch(self) -> dict[str, float | None]:
+        """One pass over the training images; returns its mean losses: loss, segmentation, depth.
 
         Each over the batches that have it; None when none has.
         """
@@ -181,10 +196,10 @@ class FoldTrainer:
             watch.see(losses[0], batch["id"])
             self._stop_if(watch.bad_step(len(watch.ids) % LOOK_EVERY == 0), watch)
         self._stop_if(watch.bad_step(True), watch)
-        total, *parts = means.read()
+        total, segmentation, depth = means.read()
         if len(set(means.counts.tolist())) > 1:  # A batch's total lacks what the batch lacks.
-            total = total_loss(*parts, self.config.train.depth_loss)
-        return [total, *parts]
+            total = total_loss(segmentation, depth, self.config.train.depth_loss)
+        return {"loss": total, "segmentation": segmentation, "depth": depth}
 
     def _stop_if(self, step: int | None, watch: LossWatch) -> None:
         if step is not None:
@@ -192,7 +207,7 @@ class FoldTrainer:
             self._stop(f"step {step + 1}: the loss is not finite, on images {images}")
 
     def _stop(self, what: str) -> NoReturn:
-        good = f"{self.folder / 'last.pt'} (epoch {self.epoch})" if self.epoch else "none yet"
+        good = f"{self.files.last} (epoch {self.epoch})" if self.epoch else "none yet"
         raise UserError(
             f"fold {self.fold}, epoch {self.epoch + 1}: {what}; last good checkpoint: {good}; "
             "try a lower train.lr or compute.precision=fp32"
@@ -204,7 +219,7 @@ class FoldTrainer:
             yield training_inputs(batch, self.config.data, self.device)
 
     def _keep(self, valid: dict[str, Any]) -> None:
-        """Write what this epoch changed; best.pt last, because last.pt can make it again."""
+        """Write what this epoch changed; the best last: the last checkpoint can make it again."""
         score = {"epoch": self.epoch, "confusion": valid["confusion"].tolist()}
         score["confusions"] = torch.from_numpy(valid["confusions"])
         miou = valid["miou"]
@@ -215,38 +230,39 @@ class FoldTrainer:
             "model": self.model.state_dict(),
             **self.step.state_dict(),
             "best": self.best,
-            "history": self.history,
+            "history": [asdict(row) for row in self.history],
+            "halves": self.halves,
             "folds": fold_hash(self.experiment.table),
             "train_ids": self.train.ids,
             "valid_ids": self.valid_ids,
             **score,
         }
-        save_latest(self.folder, state)
+        # Before the checkpoint: an epoch that is kept has its seconds, wherever the run is cut.
+        write_metrics(self.files.metrics, self.history, self.seconds)
+        save_latest(self.files, state)
         if improved:
             self._save_best()
-        write_metrics(self.folder / "metrics.csv", self.history)
 
     def _restore(self, state: dict[str, Any]) -> None:
         try:
             self.model.load_state_dict(state["model"])
             self.step.load_state_dict(state)
+            self.history = [Epoch(**row) for row in state["history"]]
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(
-                f"{self.folder / 'last.pt'}: belongs to another network; use --fresh"
-            ) from None
-        self.epoch, self.best, self.history = state["epoch"], state["best"], state["history"]
+            raise UserError(f"{self.files.last}: belongs to another network; use --fresh") from None
+        self.epoch, self.best, self.halves = state["epoch"], state["best"], state["halves"]
         self._restore_best()
 
     def _save_best(self) -> None:
-        save_checkpoint(self.folder / "best.pt", {"model": self.model.state_dict(), **self.best})
+        save_checkpoint(self.files.best, {"model": self.model.state_dict(), **self.best})
 
     def _restore_best(self) -> None:
-        """Make best.pt and what is known of it agree, wherever the run was cut.
+        """Make the best checkpoint and what is known of it agree, wherever the run was cut.
 
-        Cut between last.pt and best.pt, best.pt is an epoch behind: this epoch's weights are the
-        best. Gone back to previous.pt, it may be an epoch ahead: it then stands for itself.
+        Cut between the last and the best, the best is an epoch behind: this epoch's weights are
+        the best. Gone back to the previous one, it may be an epoch ahead: it stands for itself.
         """
-        path = self.folder / "best.pt"
+        path = self.files.best
         best = load_checkpoint(path) if path.exists() else {"epoch": 0}
         if best.get("epoch") == self.best["epoch"]:
             return
@@ -258,20 +274,20 @@ class FoldTrainer:
             raise UserError(f"{path}: not the best epoch {self.best['epoch']}; use --fresh")
 
     def _log(self, line: str) -> None:
-        """Print a line, and append it with the time to train.log."""
+        """Print a line, and append it with the time to the fold's log."""
         print(line, flush=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "train.log").open("a", encoding="utf-8") as file:
+        self.files.folder.mkdir(parents=True, exist_ok=True)
+        with self.files.log.open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
 
-    def _log_epoch(self, seconds: float) -> None:
-        row = self.history[-1]
+    def _log_epoch(self) -> None:
+        row, seconds = self.history[-1], self.seconds[self.epoch]
         images = len(self.loader) * self.config.train.batch_size
         self._log(
             f"fold {self.fold} epoch {self.epoch:3d}/{self.config.train.epochs}"
-            f"  loss {number(row['train_loss'])} (depth {number(row['train_depth'])})"
-            f"  valid loss {row['valid_loss']:.4f}  mIoU {row['valid_miou']:.4f}"
-            f"  pixel acc {row['valid_pixel_accuracy']:.4f}"
+            f"  loss {number(row.train_loss)} (depth {number(row.train_depth)})"
+            f"  valid loss {row.valid_loss:.4f}  mIoU {row.valid_miou:.4f}"
+            f"  pixel acc {row.valid_pixel_accuracy:.4f}"
             f"  {seconds:.1f} s, {images / seconds:.1f} img/s"
             + " *" * (self.best["epoch"] == self.epoch)
             + (f"  ({self.experiment.tag})" if self.experiment.tag else "")

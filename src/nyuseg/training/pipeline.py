@@ -42,7 +42,7 @@ def train(config: Config, folds: list[int], root: Path, oof: Path, fresh: bool) 
         print(f"out-of-fold scores follow when fold {unfinished} is finished: {experiment.folder}")
         return
     print("\n" + cv_table(pool(experiment, device)))
-    print(f"\nresult: {experiment.folder / 'cv.json'}")
+    print(f"\nresult: {experiment.scores_path}")
 
 
 def check_folds(experiment: Experiment, folds: Sequence[int]) -> None:
