@@ -34,6 +34,7 @@ ALSO_WITHOUT_TORCH = {"evaluation.leaderboard", "kaggle.push", "submission.forma
 # The rule of the name 'label': these folders, and what predicts inside the kernel.
 PREDICTING = {"models", "inference"}
 ALSO_PREDICTING = {"submission.writing", "kaggle.budget", "kaggle.kernel", "ensembling.stored"}
+ALSO_PREDICTING |= {"kaggle.kernel_script", "kaggle.mounts"}
 ONLY_IN = {
     "albumentations": {"dataloading.augmentation"},
     "ttach": {"inference.tta"},

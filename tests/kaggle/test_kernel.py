@@ -4,6 +4,7 @@ import ast
 import hashlib
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -25,8 +26,17 @@ import train_folds
 from nyuseg.demo.data import write_demo
 from nyuseg.kaggle.budget import Budget
 from nyuseg.kaggle.kernel import END, find_frames, load_package, run
-from nyuseg.kaggle.kernel_check import LAYOUTS, agreement, check, kaggle_like, mount, run_kernel
+from nyuseg.kaggle.kernel_check import (
+    LAYOUTS,
+    agreement,
+    check,
+    kaggle_like,
+    mount,
+    run_kernel,
+    script_of,
+)
 from nyuseg.kaggle.mounts import find_all
+from nyuseg.kaggle.notebook import SCRIPT
 from nyuseg.kaggle.package import to_half
 from nyuseg.kaggle.wheels import own_wheel, repack
 from nyuseg.submission.formats import usable_formats
@@ -239,6 +249,30 @@ def test_the_same_experiment_gives_the_same_package(work: Path) -> None:
         assert (again / path.relative_to(work / "fp32")).read_bytes() == path.read_bytes()
 
 
+def test_script_and_notebook_are_the_same_code_for_this_data_set(work: Path) -> None:
+    options = ("--precision", "fp32", "--budget-hours", "7.25", "--type")
+    script, notebook = (
+        package(work, f"as_{kind}", *options, kind) / "kernel" for kind in ("script", "notebook")
+    )
+    text, code = (ast.parse(script_of(folder)) for folder in (script, notebook))
+    about = text.body.pop(0).value.value
+    assert ast.dump(text) == ast.dump(code)
+    constants = {ast.unparse(n.targets[0]): n.value for n in code.body if type(n) is ast.Assign}
+    assert ast.literal_eval(constants["FINGERPRINT"]) == fingerprint(work)
+    assert ast.literal_eval(constants["BUDGET_HOURS"]) == 7.25
+    cells = nbformat.read(next(notebook.glob("*.ipynb")), as_version=4).cells
+    assert [cell.cell_type for cell in cells] == ["markdown", *["code"] * 4]
+    assert cells[0].source == about.strip()
+
+
+def test_a_notebook_needs_nbformat_and_a_script_does_not(work: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "nbformat", None)
+    with pytest.raises(UserError, match="pip install nbformat, or use --type script"):
+        package(work, "refused")
+    assert not (work / "refused/dataset").exists()
+    package(work, "without_nbformat", "--type", "script")
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -318,14 +352,17 @@ def test_the_kernel_gives_the_bytes_of_inference(work: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_package_and_frames_are_found_wherever_they_are_mounted(
-    tiny_folder, tmp_path: Path, layout: str
+    tiny_folder, tmp_path: Path, layout: str, monkeypatch
 ) -> None:
     tiny_folder(tmp_path / "data", [(8, 9)], test=[(8, 9)] * 2)
     package = tmp_path / "package"
     package.mkdir()
-    (package / "manifest.json").write_text("{}")
+    (package / "manifest.json").write_text('{"fingerprint": "0ther"}')
+    (package / "nyuseg-1-py3-none-any.whl").touch()
     inputs = mount(tmp_path, layout, package, tmp_path / "data/test")
-    assert find_all(inputs, "manifest.json") == [inputs / LAYOUTS[layout]]
+    monkeypatch.setenv("NYUSEG_INPUT", str(inputs))
+    with pytest.raises(SystemExit, match="is version 0ther, this kernel was made for"):
+        runpy.run_path(str(SCRIPT))
     source, ids = find_frames(inputs, "data")
     assert ids == ["990001", "990002"] and source.root.name == "data"
 

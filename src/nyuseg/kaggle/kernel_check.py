@@ -124,13 +124,12 @@ def run_kernel(kernel: Path, work: Path, inputs: Path) -> Path:
 
 
 def script_of(kernel: Path) -> str:
-    """The code of a kernel folder, notebook or script, without the cell that shows a picture."""
+    """The code of a kernel folder, notebook or script."""
     file = kernel / read_json(kernel / "kernel-metadata.json", ("code_file",))["code_file"]
     if file.suffix == ".py":
         return file.read_text(encoding="utf-8")
     cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
-    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    return "\n\n".join(cell for cell in code if "IPython" not in cell)
+    return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
 
 
 def agreement(one: Path, other: Path) -> float:

@@ -1,4 +1,4 @@
-"""Finding what is mounted where only part of the path is known. Standard library alone."""
+"""Finding what is mounted where only part of the path is known."""
 
 from pathlib import Path
 
@@ -7,8 +7,7 @@ def find_all(root: Path, marker: str, depth: int = 6) -> list[Path]:
     """Folders at or below `root` that hold `marker`, the nearest first, then by name.
 
     Looks `depth` levels down; passes over what cannot be read, and never looks into the folders of
-    frames below train/ and test/, which hold thousands of files. The kernel's first cell is made
-    of this function's source: keep it free of other names.
+    frames below train/ and test/, which hold thousands of files.
     """
     found, level, seen = [], [root], set()
     for _ in range(depth + 1):

@@ -19,7 +19,7 @@ from nyuseg.kaggle.metadata import (
     kernel_metadata,
     slugify,
 )
-from nyuseg.kaggle.notebook import INTRO, code_cells, write_source
+from nyuseg.kaggle.notebook import import_nbformat, make_notebook, make_script
 from nyuseg.kaggle.wheels import own_wheel, repack
 from nyuseg.models.tensors import read_tensors
 from nyuseg.submission.writing import MANIFEST, cv_scores
@@ -49,8 +49,8 @@ class Options:
 def build(experiment: Experiment, options: Options, folder: Path) -> dict[str, Any]:
     """Write folder/dataset and folder/kernel; returns the package's manifest.
 
-    Raises UserError, before anything is written, for metadata that Kaggle would refuse, and for
-    folds that are missing or do not belong to the experiment.
+    Raises UserError, before anything is written, for metadata that Kaggle would refuse, for folds
+    that are missing or do not belong to the experiment, and for a notebook without nbformat.
     """
     if not 0 < options.budget_hours <= 12:  # Kaggle's longest session; NaN is refused too.
         raise UserError(f"--budget-hours {options.budget_hours}: must be above 0, at most 12")
@@ -61,17 +61,17 @@ def build(experiment: Experiment, options: Options, folder: Path) -> dict[str, A
     data_id = f"{options.owner}/{slugify(data_title)}"
     kind, competition = options.kernel_type, options.competition
     kernel_meta = kernel_metadata(options.owner, title, source, kind, data_id, competition)
+    if kind == "notebook":
+        import_nbformat()
     # Checks that they belong together.
     _, hashes = load_predictor(experiment, options.folds, torch.device("cpu"), options.tta)
     with only_writer(folder / "dataset"), atomic_folder(folder / "dataset", DATASET_FILE) as inside:
         facts = _write_package(experiment, options, hashes, inside)
         write_json(inside / DATASET_FILE, data_meta)
     with only_writer(folder / "kernel"), atomic_folder(folder / "kernel", KERNEL_FILE) as inside:
-        tta = " and flip TTA" if options.tta else ""
-        names = {"title": title, "experiment": experiment.config.name, "tta": tta}
-        intro = INTRO.format(folds=len(options.folds), **names)
-        cells = code_cells(facts["fingerprint"], options.budget_hours)
-        write_source(inside / source, intro, cells)
+        script = make_script(facts["fingerprint"], options.budget_hours)
+        text = make_notebook(script) if kind == "notebook" else script
+        (inside / source).write_text(text, encoding="utf-8")
         write_json(inside / KERNEL_FILE, kernel_meta)
         check_kernel_metadata(kernel_meta, inside)
     return facts
