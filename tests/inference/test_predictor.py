@@ -362,6 +362,26 @@ def test_a_blend_is_the_weighted_mean_of_its_members(tmp_path: Path) -> None:
         assert np.array_equal(found.mask, to_mask(expected, found.size, (32, 64)))
 
 
+def test_each_member_can_be_asked_for_its_own_answer(tmp_path: Path) -> None:
+    """On the grid of the largest; their weighted mean is what `predict` gives."""
+    ids, source = write_frames(tmp_path, [(40, 64), (7, 90)]), FrameFolder(tmp_path, "test")
+    large = parse_config({**BASE, "data": {"size": [64, 96]}}, "test")
+    one = Ensemble([Placed(1)], CONFIG, CPU, weight=0.2)
+    two = Ensemble([Placed(2)], large, CPU, weight=0.6)
+    predictor, alone = Predictor([one, two]), Predictor([two])
+    rows = [
+        predictor.predict_each(source, ids),
+        predictor.predict(source, ids),
+        alone.predict(source, ids),
+    ]
+    for (a, b), both, second in zip(*rows, strict=True):
+        assert a.id == b.id == both.id and a.input_size == b.input_size == (64, 96)
+        assert torch.allclose(b.probabilities, second.probabilities, atol=1e-6)
+        mean = 0.25 * a.probabilities + 0.75 * b.probabilities
+        assert torch.allclose(mean, both.probabilities, atol=1e-6)
+        assert not torch.allclose(a.probabilities, b.probabilities, atol=1e-2)
+
+
 def test_members_of_another_input_size_are_brought_to_the_largest(tmp_path: Path) -> None:
     ids = write_frames(tmp_path, [(32, 64), (60, 64)])
     large = parse_config({**BASE, "data": {"size": [64, 96]}}, "test")

@@ -1,27 +1,29 @@
 """Which test-time views are worth their time: measured on the out-of-fold images."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations
+from threading import Lock
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from nyuseg.config.schema import Config
 from nyuseg.config.sections import View
 from nyuseg.data.frames import frame_path, read_label
-from nyuseg.dataloading.dataset import PredictionSet
-from nyuseg.dataloading.inputs import network_images
-from nyuseg.dataloading.loader import collate
+from nyuseg.dataloading.dataset import Source
 from nyuseg.evaluation.bootstrap import difference
 from nyuseg.evaluation.metrics import confusion_matrix, mean_iou
 from nyuseg.evaluation.oof import check_pooling
 from nyuseg.evaluation.report import difference_text
 from nyuseg.experiment.folder import Experiment
 from nyuseg.experiment.records import Estimate
-from nyuseg.experiment.training_data import require_same_data, training_frames
-from nyuseg.inference.ensemble import Ensemble
-from nyuseg.inference.grid import to_mask
+from nyuseg.experiment.training_data import training_frames
+from nyuseg.inference.ensemble import Answer, Ensemble, WeightedMean
+from nyuseg.inference.predictor import Prediction, Predictor
 from nyuseg.inference.probe import require_views
 from nyuseg.models.release import load_release
 from nyuseg.utils.errors import UserError
@@ -55,10 +57,10 @@ def search(experiment: Experiment, scales: Sequence[float], device: torch.device
     if experiment.members:
         raise UserError(f"{experiment.folder}: a blend; search the views of its members")
     check_pooling(experiment)
-    require_same_data(experiment)
+    source = training_frames(experiment)
     sets = candidate_sets(scales)
     require_views(experiment.config, sets[-1])
-    confusions, seconds = _score(experiment, sets, device)
+    confusions, seconds = _score(experiment, source, sets, device)
     scenes, folds = experiment.table["scene"], experiment.table["fold"].to_numpy()
     rows = [
         _row(views, found, confusions[0], scenes, seconds)
@@ -110,24 +112,52 @@ def _nested(confusions: np.ndarray, folds: np.ndarray) -> np.ndarray:
     return chosen
 
 
+class TimedView(Ensemble):
+    """One view of one network; `seconds` holds how long an image took, batch by batch.
+
+    alone: held while it works, so that nothing else takes the cores from what is timed.
+    """
+
+    def __init__(
+        self, model: nn.Module, config: Config, device: torch.device, view: View, alone: Lock
+    ) -> None:
+        super().__init__([model], config, device)
+        self.views, self.alone = (view,), alone
+        self.seconds: list[float] = []
+
+    def __call__(self, images: torch.Tensor, replica: int = 0) -> Answer:
+        with self.alone:
+            begun = perf_counter()
+            answer = super().__call__(images, replica)
+            if images.device.type == "cuda":
+                torch.cuda.synchronize(images.device)
+            self.seconds.append((perf_counter() - begun) / len(images))
+        return answer
+
+
 def _score(
-    experiment: Experiment, sets: list[list[View]], device: torch.device
+    experiment: Experiment, source: Source, sets: list[list[View]], device: torch.device
 ) -> tuple[np.ndarray, dict[str, float]]:
     """Confusion matrices of every set and image, [S,n,13,13], and seconds an image by view."""
     order = {image_id: index for index, image_id in enumerate(experiment.table["image_id"])}
     confusions = np.zeros((len(sets), len(order), 13, 13), np.int64)
-    seconds: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {view.name: [] for view in sets[-1]}
+    alone = Lock()
     answers = (
         answer
         for fold in range(experiment.config.folds.count)
-        for answer in _fold_answers(experiment, fold, sets[-1], device, seconds)
+        for answer in _fold_answers(experiment, fold, source, sets[-1], device, alone, seconds)
     )
-    for image_id, native, grids in progress(answers, "views", len(order)):
-        label = read_label(frame_path(experiment.input, "train", "label", image_id))
-        for number, views in enumerate(sets):
-            mean = sum(grids[view.name] for view in views) / len(views)
-            mask = to_mask(mean, native, experiment.config.data.size)
-            confusions[number, order[image_id]] = confusion_matrix(label, mask)
+    for by_view in progress(answers, "views", len(order)):
+        first = by_view["identity"]
+        label = read_label(frame_path(experiment.input, "train", "label", first.id))
+        with alone:
+            for number, views in enumerate(sets):
+                mean = WeightedMean()
+                for view in views:
+                    mean.add(by_view[view.name].probabilities, view.weight)
+                mask = replace(first, probabilities=mean.value()).mask
+                confusions[number, order[first.id]] = confusion_matrix(label, mask)
     # The median: the first calls also choose algorithms.
     return confusions, {name: float(np.median(times)) for name, times in seconds.items()}
 
@@ -135,31 +165,22 @@ def _score(
 def _fold_answers(
     experiment: Experiment,
     fold: int,
+    source: Source,
     views: list[View],
     device: torch.device,
+    alone: Lock,
     seconds: dict[str, list[float]],
-) -> Iterator[tuple[str, tuple[int, int], dict[str, torch.Tensor]]]:
-    """Id, native size and, by view, probabilities [13,h,w] of a fold's held-out images."""
+) -> Iterator[dict[str, Prediction]]:
+    """By view, the predictions of a fold's held-out images; adds to the seconds of each view."""
     config = experiment.config
     model, _ = load_release(experiment.fold_files(fold), config.model, config.data)
-    ensembles = {}
-    for view in views:
-        alone = config.tta.model_copy(update={"views": (view,)})
-        one = config.model_copy(update={"tta": alone})
-        ensembles[view.name] = Ensemble([model], one, device, tta=True)
+    ensembles = [TimedView(model, config, device, view, alone) for view in views]
+    names = [view.name for view in views]
     ids = experiment.ids(fold, held_out=True)
-    frames = PredictionSet(training_frames(experiment), ids, config.data)
-    for index, image_id in enumerate(ids):
-        batch = collate([frames[index]])
-        images = network_images(batch, config.data, device)
-        grids = {}
-        for name, ensemble in ensembles.items():
-            begun = perf_counter()
-            grids[name] = ensemble(images)[0][0]
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            seconds.setdefault(name, []).append(perf_counter() - begun)
-        yield image_id, tuple(batch["size"][0]), grids
+    for predictions in Predictor(ensembles).predict_each(source, ids):
+        yield dict(zip(names, predictions, strict=True))
+    for name, ensemble in zip(names, ensembles, strict=True):
+        seconds[name] += ensemble.seconds
 
 
 def _short(names: list[str]) -> str:

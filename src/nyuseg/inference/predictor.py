@@ -117,6 +117,15 @@ class Predictor:
 
         return self._stream(source, ids, predictions)
 
+    def predict_each(self, source: Source, ids: Sequence[str]) -> Iterator[tuple[Prediction, ...]]:
+        """As `predict`, but each ensemble's own prediction of a frame, on the one grid."""
+
+        def predictions(batch: Sample, replica: int) -> list[tuple[Prediction, ...]]:
+            found = [self._predictions(batch, one) for one in self._answers(batch, replica)]
+            return list(zip(*found, strict=True))
+
+        return self._stream(source, ids, predictions)
+
     def read(self, source: Source, ids: Sequence[str]) -> Sample:
         """A batch of frames as `answer` takes it: letterboxed into every size of input here."""
         frames = self._frames(source, ids)
@@ -191,14 +200,23 @@ class Predictor:
         batch: integer frames, as `read` makes it.
         """
         probabilities, depths = WeightedMean(), WeightedMean()
+        for ensemble, (answer, depth) in zip(
+            self.ensembles, self._answers(batch, replica), strict=True
+        ):
+            probabilities.add(answer, ensemble.weight)
+            if depth is not None:
+                depths.add(depth, ensemble.weight)
+        return probabilities.value(), depths.value() if depths.weight else None
+
+    def _answers(self, batch: Sample, replica: int) -> Iterator[Answer]:
+        """Each ensemble's answer, one at a time, on the largest input's grid."""
         for ensemble in self.ensembles:
             data, device = ensemble.config.data, self.devices[replica]
             images = network_images(batch, data, device, self.sizes.index(data.size))
             answer, depth = ensemble(images, replica)
-            probabilities.add(self._regrid(answer, batch, data.size), ensemble.weight)
             if depth is not None:
-                depths.add(self._regrid(depth, batch, data.size), ensemble.weight)
-        return probabilities.value(), depths.value() if depths.weight else None
+                depth = self._regrid(depth, batch, data.size)
+            yield self._regrid(answer, batch, data.size), depth
 
     def _regrid(self, answer: torch.Tensor, batch: Sample, size: tuple[int, int]) -> torch.Tensor:
         if size == self.sizes[0]:
