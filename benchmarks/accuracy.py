@@ -28,7 +28,7 @@ sys.path.insert(0, str(PROJECT / "src"))
 from nyuseg.data.classes import NUM_CLASSES
 from nyuseg.data.frames import FrameFolder, frame_path, list_ids, read_label
 from nyuseg.dataloading.dataset import Source
-from nyuseg.dataloading.inputs import network_images
+from nyuseg.dataloading.inputs import Sample, network_images
 from nyuseg.evaluation.metrics import confusion_matrix, summarize
 from nyuseg.experiment.folder import Experiment, open_experiment
 from nyuseg.experiment.training_data import training_frames
@@ -48,14 +48,14 @@ def reference(experiment: Experiment, fold: int) -> nn.Module:
     config = experiment.config
     model = build_model(config.model, config.data, pretrained=False).eval()
     model.load_state_dict(load_file(experiment.fold_files(fold).weights))
-    for module in model.modules():
-        if isinstance(module, AtrousDepthwise):
-            module.__class__ = nn.Conv2d
+    fast: list[nn.Module] = [m for m in model.modules() if isinstance(m, AtrousDepthwise)]
+    for module in fast:
+        module.__class__ = nn.Conv2d
     return model
 
 
 @torch.inference_mode()
-def slow_masks(models: list[nn.Module], experiment: Experiment, batch: dict) -> Masks:
+def slow_masks(models: list[nn.Module], experiment: Experiment, batch: Sample) -> Masks:
     """The masks of a batch of one frame by the two references."""
     data, native = experiment.config.data, tuple(batch["size"][0])
     image = network_images(batch, data, torch.device("cpu"))
@@ -92,8 +92,9 @@ class Comparison:
         self.pixels += masks["exact"].size
         for way in self.equal:
             self.equal[way] += int((masks[way] == masks["exact"]).sum())
-        for way in WAYS if label is not None else ():
-            self.confusion[way] += confusion_matrix(label, masks[way])
+        if label is not None:
+            for way in WAYS:
+                self.confusion[way] += confusion_matrix(label, masks[way])
 
     def result(self, labelled: bool) -> dict[str, dict[str, float]]:
         shares = {f"{way} = exact": count / self.pixels for way, count in self.equal.items()}
@@ -103,7 +104,7 @@ class Comparison:
         return {"equal pixels": shares, "mIoU": scores}
 
 
-def compare(experiment: Experiment) -> dict[str, dict]:
+def compare(experiment: Experiment) -> dict[str, dict[str, dict[str, float]]]:
     """Both parts; the first one has labels."""
     folds = list(range(experiment.config.folds.count))
     held_out, test = Comparison(), Comparison()

@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -81,7 +82,7 @@ class Countdown:
     def watch(self, owner: object, name: str, place: str) -> None:
         original = getattr(owner, name)
 
-        def wrapper(*given, **named):
+        def wrapper(*given: Any, **named: Any) -> Any:
             number = self.seen.get(place, 0)
             self.seen[place] = number + 1
             due = place == self.place and number == self.at

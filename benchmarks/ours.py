@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -115,7 +116,7 @@ def _untrained(config: Config) -> nn.Module:
     return build_model(config.model, config.data, pretrained=False)
 
 
-def _facts(experiment: Experiment, fold: int) -> dict:
+def _facts(experiment: Experiment, fold: int) -> dict[str, Any]:
     """What must stand beside release weights; scores of random weights mean nothing."""
     score = EpochScore(epoch=1, confusion=[])
     return {

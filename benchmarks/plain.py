@@ -14,6 +14,7 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # Its import would ask the network
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import albumentations as A
 import cv2
@@ -80,7 +81,7 @@ def transforms(size: Size, train: bool) -> A.Compose:
     return A.Compose(steps, additional_targets={"depth": "image"})
 
 
-class Frames(Dataset):
+class Frames(Dataset[dict[str, Any]]):
     """Frames of a split, decoded at every access.
 
     A sample: `image` float32 [4,H,W]; for training also `label` int64 [H,W], `depth` float32
@@ -101,7 +102,7 @@ class Frames(Dataset):
             raise FileNotFoundError(f"{self.folder}: {kind} of {self.ids[index]}")
         return pixels
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         image = cv2.cvtColor(self._read("image", index, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
         depth = self._read("depth", index, cv2.IMREAD_UNCHANGED).astype(np.float32) / 1000
         arrays = {"image": image.astype(np.float32) / 255, "depth": depth}

@@ -95,7 +95,8 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     rows = {}
     for name, own in EXPERIMENTS.items():
-        changes, found = (*COMMON, *options.set, *own), {}
+        changes = (*COMMON, *options.set, *own)
+        found: dict[tuple[str, str], float] = {}
         for group in GROUPS:
             oof, hidden = measure(work, data, name, group, changes)
             print(

@@ -19,9 +19,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -58,12 +59,12 @@ class Tally:
 class Target:
     """A command to stop: its script, its arguments, and a check of what it leaves."""
 
-    script: Callable[[list[str] | None], None]
+    script: Callable[[Sequence[str] | None], None]
     arguments: list[str]
     check: Callable[[], None]
 
 
-def forked(target: Target, screen: Path) -> multiprocessing.Process:
+def forked(target: Target, screen: Path) -> BaseProcess:
     """Start a command in a forked child, a process group of its own; its output goes to a file."""
 
     def child() -> None:
@@ -117,13 +118,14 @@ def stop_once(target: Target, place: Path, fresh: bool, rng: random.Random, tall
     if fresh:
         with screen.open("w") as file:
             command = [sys.executable, str(Path(target.script.__code__.co_filename))]
-            process = subprocess.Popen(
+            process: subprocess.Popen[bytes] | BaseProcess = subprocess.Popen(
                 [*command, *target.arguments], stdout=file, stderr=file, start_new_session=True
             )
-        end, latest = process.wait, 6.0
     else:
         process = forked(target, screen)
-        end, latest = process.join, 0.8
+    end = process.wait if isinstance(process, subprocess.Popen) else process.join
+    latest = 6.0 if fresh else 0.8
+    assert process.pid is not None
     while not catches(process.pid):
         time.sleep(0.001)
     time.sleep(rng.uniform(0, latest))
@@ -131,7 +133,7 @@ def stop_once(target: Target, place: Path, fresh: bool, rng: random.Random, tall
     tally.sent += 1
     with suppress(subprocess.TimeoutExpired):
         end(LONGEST_S)
-    code = process.returncode if fresh else process.exitcode
+    code = process.returncode if isinstance(process, subprocess.Popen) else process.exitcode
     text = screen.read_text()
     what = judge(target, number, code, text)
     if code is None:
@@ -159,7 +161,7 @@ def targets(work: Path) -> list[Target]:
             table = open_experiment("endless", work / "oof").table
             load_latest(FoldFiles(folder / "fold_0"), fold_hash(table))
 
-    def again(argv: list[str] | None) -> None:
+    def again(argv: Sequence[str] | None) -> None:
         while True:
             infer.main(argv)
 

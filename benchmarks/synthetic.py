@@ -5,10 +5,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from nyuseg.config.loading import parse_config
 from nyuseg.data.folds import fold_hash
-from nyuseg.data.frames import KINDS, png_path, write_png
+from nyuseg.data.frames import KINDS, Frame, png_path, read_label, write_png
 from nyuseg.data.letterbox import STRIDE
 from nyuseg.experiment.creation import create_experiment
 from nyuseg.experiment.folder import Experiment
@@ -30,8 +31,8 @@ def write_labels(root: Path, images: int, scenes: int, size: tuple[int, int], se
         patches = rng.choice(layouts[room], (-(-size[0] // CELL), -(-size[1] // CELL)))
         label = patches.repeat(CELL, 0).repeat(CELL, 1)[: size[0], : size[1]].astype(np.uint8)
         label[rng.random(label.shape) < 0.1] = 255
-        pictures = {"image": np.zeros((1, 1, 3), np.uint8), "depth": np.ones((1, 1), np.uint16)}
-        for kind, pixels in {**pictures, "label": label}.items():
+        frame: Frame = {"image": np.zeros((1, 1, 3), np.uint8), "depth": np.ones((1, 1), np.uint16)}
+        for kind, pixels in {**frame, "label": label}.items():
             assert kind in KINDS["train"]
             write_png(png_path(root, "train", kind, image_id), pixels)
         rows.append(f"{image_id},room_{room:04d},any\n")
@@ -64,7 +65,7 @@ def write_experiment(
     rooms = dict(zip(experiment.table["image_id"], experiment.table["scene"], strict=True))
     talent = np.full(13, skill)
     talent[list(good_at)] *= 2
-    grid = tuple(n // STRIDE for n in input_size)
+    grid = input_size[0] // STRIDE, input_size[1] // STRIDE
     for fold in range(experiment.config.folds.count):
         ids = experiment.ids(fold, held_out=True)
         files = experiment.fold_files(fold)
@@ -72,7 +73,7 @@ def write_experiment(
         shape = (len(ids), 13, *grid)
         file = np.lib.format.open_memmap(files.probabilities, "w+", np.float16, shape)
         for index, image_id in enumerate(ids):
-            label = cv2.imread(str(png_path(root, "train", "label", image_id)), -1)
+            label = read_label(png_path(root, "train", "label", image_id))
             file[index] = _answer(label, grid, talent / difficulty[rooms[image_id]], seed, image_id)
             mask = to_mask(_tensor(file[index]), label.shape, input_size)
             write_png(experiment.mask_path(image_id), mask)
@@ -103,7 +104,5 @@ def _answer(
     return probability / probability.sum(0)
 
 
-def _tensor(grid: np.ndarray):
-    import torch
-
+def _tensor(grid: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(grid.astype(np.float32))

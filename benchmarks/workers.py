@@ -71,11 +71,11 @@ def call(name: str, function: str, *arguments: Any) -> Any:
         return pool.submit(_call, name, function, arguments).result()
 
 
-def _call(name: str, function: str, arguments: tuple) -> Any:
+def _call(name: str, function: str, arguments: tuple[Any, ...]) -> Any:
     return getattr(start(name), function)(*arguments)
 
 
-class Contender(AbstractContextManager):
+class Contender(AbstractContextManager["Contender"]):
     """A contender in its own process, which gets ready when made and plays rounds on command.
 
     Raises SystemExit when the process fails; its traceback is on stderr then.

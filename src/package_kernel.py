@@ -6,6 +6,7 @@ examples:
   python src/package_kernel.py --owner NAME --competition SLUG --submit 3
 """
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from nyuseg.utils.files import PROJECT, require_safe_name
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-
     parser = Parser(__doc__)
     parser.add_argument("--owner", required=True, help="your user name on Kaggle")
     parser.add_argument("--experiment", default="exp060", help="its folder below --oof")
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         submit(options)
 
 
-def package(options) -> None:
+def package(options: Namespace) -> None:
     from nyuseg.data.folds import parse_folds
     from nyuseg.experiment.folder import open_experiment
     from nyuseg.kaggle.package import Options, build
@@ -64,7 +64,7 @@ def package(options) -> None:
     print(f"result: {folder}/dataset and {folder}/kernel")
 
 
-def submit(options) -> None:
+def submit(options: Namespace) -> None:
     from nyuseg.kaggle import push as kaggle_push
     from nyuseg.kaggle.package import kernel_name
     from nyuseg.submission.formats import FILES, parse_formats

@@ -6,6 +6,7 @@ examples:
   python src/prepare_data.py check --input input                        read everything once
 """
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     {"demo": _demo, "nyuv2": _nyuv2, "check": _check}[options.command](options)
 
 
-def _demo(options) -> None:
+def _demo(options: Namespace) -> None:
     from nyuseg.demo.data import write_demo
 
     if options.seed < 0:
@@ -53,22 +54,21 @@ def _demo(options) -> None:
     print(f"result: {options.output}")
 
 
-def _nyuv2(options) -> None:
+def _nyuv2(options: Namespace) -> None:
     from nyuseg.data.nyuv2_mat import convert_mat
 
     convert_mat(find(options.mat), Path(options.output), options.raw_depth)
     print(f"result: {options.output}")
 
 
-def _check(options) -> None:
+def _check(options: Namespace) -> None:
     from nyuseg.config.loading import load_config
     from nyuseg.data.depth_check import folder_lines
     from nyuseg.data.integrity import count_images, full_check
 
     root = find(options.input)
     config = load_config(find(options.config), options.overrides)
-    faults = full_check(root)
-    if faults:
+    if faults := full_check(root):
         print(*faults, sep="\n")
         raise UserError(f"{root}: {len(faults)} fault{'s' * (len(faults) > 1)}, listed above")
     print(f"no fault in {root}: {count_images(root)}")

@@ -225,7 +225,7 @@ def _plot(columns: Sequence[Column]) -> bytes:
     names = [*CLASS_NAMES, "mIoU"]
     base, *others = columns
     if others:
-        series = {_tagged(column): column.gains for column in others}
+        series = {_tagged(column): column.gains or [] for column in others}
         title = f"difference to {_tagged(base)}, 95 % over rooms"
         return forest_plot(names, series, title, "difference of IoU (right: better)")
     title = f"{_tagged(base)}, 95 % over rooms"

@@ -1,6 +1,6 @@
 """Does the depth look like that of rooms? What its numbers say, and which setting mends them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ _UNITS = "the millimetres that a step of its numbers stands for"
 USUAL = (DEPTH_MIN * DEPTH_MAX) ** 0.5
 
 
-def count_values(root: Path, split: str, ids: Sequence[str]) -> np.ndarray:
+def count_values(root: Path, split: str, ids: Iterable[str]) -> np.ndarray:
     """How often each number is stored in the depth of some frames: int64 [65536].
 
     Raises UserError, naming the file, for one that cannot be read.

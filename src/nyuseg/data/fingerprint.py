@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import sha256_file
@@ -11,10 +12,10 @@ from nyuseg.utils.prefetch import in_order
 from nyuseg.utils.progress import progress
 
 # Of a file, by its key: size in bytes, time of its last change in ns, SHA-256.
-Facts = dict[str, list]
+Facts = dict[str, list[Any]]
 
 
-def describe(path: Path, known: list | None = None) -> list:
+def describe(path: Path, known: list[Any] | None = None) -> list[Any]:
     """The facts of a file; it is read only when its size or time are not those that are known.
 
     Raises UserError when there is no such file.

@@ -132,16 +132,18 @@ def _build(folder: Path, source: FrameFolder, ids: Sequence[str], known: Facts) 
         facts = {key: describe(path, known.get(key)) for key, path in paths.items()}
         return image_id, source.read(image_id, sorted(kinds, key="image".__ne__)), facts
 
-    places, files, position = {}, {}, 0
+    places: dict[str, list[int]] = {}
+    files: Facts = {}
+    position = 0
     threads = os.cpu_count() or 1
     with atomic_folder(folder, INDEX) as temporary, (temporary / FRAMES).open("wb") as file:
         decoded = in_order(decode, ids, threads, 2 * threads)
         for image_id, frame, facts in progress(decoded, "frame cache", len(ids)):
             places[image_id] = [position, *frame["label"].shape]
             files |= facts
-            position += sum(file.write(np.ascontiguousarray(frame[kind])) for kind in kinds)
-        facts = {"layout": LAYOUT, "kinds": kinds, "bytes": position, "frames": places}
-        write_json(temporary / INDEX, {**facts, "files": files})
+            position += sum(file.write(np.ascontiguousarray(frame[kind]).data) for kind in kinds)
+        index = {"layout": LAYOUT, "kinds": kinds, "bytes": position, "frames": places}
+        write_json(temporary / INDEX, {**index, "files": files})
 
 
 def _stale(folder: Path, root: Path, ids: Sequence[str]) -> str | None:

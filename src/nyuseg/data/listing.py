@@ -102,7 +102,8 @@ def refuse(faults: Iterable[Fault], command: str = "") -> None:
 
     command: what lists all of them, to be run by the user.
     """
-    stopping, others = [], []
+    stopping: list[Fault] = []
+    others: list[Fault] = []
     for fault in faults:
         (stopping if fault.stops else others).append(fault)
     if stopping:

@@ -25,8 +25,11 @@ PIXEL_BYTES = 6  # Image 3, depth 2, label 1.
 class Source(Protocol):
     """Where the frames of a split are read from: frames.FrameFolder or cache.FrameCache."""
 
-    root: Path
-    split: str
+    @property
+    def root(self) -> Path: ...
+
+    @property
+    def split(self) -> str: ...
 
     def read(self, image_id: str, kinds: Sequence[str] = ("image", "depth")) -> Frame: ...
 

@@ -89,6 +89,7 @@ def network_input(image: torch.Tensor, depth: torch.Tensor | None, data: Data) -
             planes[..., place + 1] = torch.from_numpy(np.linspace(0, 1, height))[:, None]
             place += 2
         else:
+            assert depth is not None  # See Data.uses_depth.
             planes[..., place] = _look_up(_depth_table(channel, image.device), depth)
             place += 1
     return planes.permute(0, 3, 1, 2)

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from multiprocessing import active_children
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -27,7 +27,7 @@ AHEAD, PART = 2, 0.5
 
 def make_loader(
     frames: FrameSet, batch_size: int, workers: int | None, device: torch.device, **more: Any
-) -> DataLoader:
+) -> DataLoader[Sample]:
     """Batches of a set as dicts, see collate; `workers` as in sections.Compute, `more` for torch.
 
     With too little shared memory there are fewer workers, or none, and a line says so.
@@ -68,7 +68,7 @@ def _that_fit(workers: int, batch_bytes: int) -> int:
     return fitting
 
 
-def iterate(loader: DataLoader) -> Iterator[Sample]:
+def iterate(loader: DataLoader[Sample]) -> Iterator[Sample]:
     """The batches of a loader. Raises UserError, naming the frames, when a worker dies or fails.
 
     What a worker's own UserError says comes with its traceback around it.
@@ -102,7 +102,7 @@ def _is_death(error: Exception) -> bool:
     return gone or "DataLoader worker" in str(error)
 
 
-def _begin(loader: DataLoader) -> Iterator[Sample]:
+def _begin(loader: DataLoader[Sample]) -> Iterator[Sample]:
     if not loader.num_workers:
         return iter(loader)
     with shielded():
@@ -113,8 +113,8 @@ def _begin(loader: DataLoader) -> Iterator[Sample]:
     return batches
 
 
-def _being_read(loader: DataLoader) -> str:
-    frames = loader.dataset
+def _being_read(loader: DataLoader[Sample]) -> str:
+    frames = cast(FrameSet, loader.dataset)
     reading = ", ".join(
         sorted({note.value.decode(errors="ignore") for note in frames.reading} - {""})
     )

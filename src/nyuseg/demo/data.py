@@ -112,7 +112,9 @@ def write_scene(task: Task) -> list[str]:
     return lines
 
 
-def render(world: World, camera: Camera, size: tuple[int, int], rng: Rng) -> tuple:
+def render(
+    world: World, camera: Camera, size: tuple[int, int], rng: Rng
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One frame: image uint8 [H,W,3], depth uint16 [H,W] in mm (0 = missing), label uint8 [H,W]."""
     hits = cast(world, camera, *size)
     true = world.label[hits.index]

@@ -50,7 +50,7 @@ def wardrobe(rng: Rng, style: Style) -> Piece:
     boxes = cabinet(rng, style.case, w, d, h, (2 if w < 1.35 else 3, 1))
     if rng.random() < 0.4:
         size = rng.uniform(0.13, 0.18)
-        lid = look.Material("plain", look.hsv(rng, (0.06, 0.1), (0.3, 0.6), (0.5, 0.75)))
+        lid = Material("plain", look.hsv(rng, (0.06, 0.1), (0.3, 0.6), (0.5, 0.75)))
         boxes.append(box("objects", lid, (-size, 1.6 * size), (0.1, 0.45), (h, h + 1.2 * size)))
     return Piece(boxes, w, d, h)
 
@@ -155,7 +155,7 @@ def sofa(rng: Rng, style: Style, seats: int = 0) -> Piece:
     cloth, seat = style.sofa, rng.uniform(0.6, 0.72)
     arm, d, back = rng.uniform(0.14, 0.22), rng.uniform(0.82, 0.95), rng.uniform(0.74, 0.9)
     w = seats * seat + 2 * arm
-    dark = look.Material("plain", shade(cloth.color, 0.35))
+    dark = Material("plain", shade(cloth.color, 0.35))
     boxes = [box("sofa", dark, (0.05 - w / 2, w / 2 - 0.05), (0.05, d - 0.06), (0, 0.08))]
     boxes.append(box("sofa", cloth, (-w / 2, w / 2), (0, d - 0.03), (0.08, 0.3)))
     boxes.append(box("sofa", cloth, (-w / 2, w / 2), (0, 0.2), (0.3, back)))

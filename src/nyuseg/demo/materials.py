@@ -17,7 +17,8 @@ def hsv(rng: Rng, hue: Span, saturation: Span, value: Span) -> Color:
 
 def shade(color: Color, factor: float) -> Color:
     """The colour made lighter (factor above 1) or darker."""
-    return tuple(min(1.0, channel * factor) for channel in color)
+    red, green, blue = (min(1.0, channel * factor) for channel in color)
+    return red, green, blue
 
 
 def _seed(rng: Rng) -> float:

@@ -1,6 +1,7 @@
 """Ray casting of a demo room: which box each pixel sees, how far, in what light."""
 
 from dataclasses import dataclass
+from functools import reduce
 from math import radians, tan
 
 import cv2
@@ -47,7 +48,9 @@ class World:
         big[: SHELL + 4] = False
         return np.flatnonzero(big).tolist()
 
-    def turn(self, which: np.ndarray | int, x: np.ndarray, y: np.ndarray, sign: float) -> tuple:
+    def turn(
+        self, which: np.ndarray | int, x: np.ndarray, y: np.ndarray, sign: float
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Rotate (x, y) into the frames of the boxes `which` (sign 1) or back (sign -1)."""
         c, s = self.cos[which], self.sin[which] * np.float32(sign)
         return c * x + s * y, c * y - s * x
@@ -81,7 +84,9 @@ def cast(world: World, camera: Camera, height: int, width: int) -> Hits:
     return Hits(depth, index, rays, origin)
 
 
-def _windows(world: World, origin: np.ndarray, axes: np.ndarray, f: float, h: int, w: int) -> list:
+def _windows(
+    world: World, origin: np.ndarray, axes: np.ndarray, f: float, h: int, w: int
+) -> list[tuple[int, tuple[slice, slice]]]:
     """The boxes in view with the image rectangle that holds each, near ones first."""
     signs = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float32)
     corner = signs[None] * world.half[:, None]
@@ -99,18 +104,20 @@ def _windows(world: World, origin: np.ndarray, axes: np.ndarray, f: float, h: in
     return [(i, (slice(low[i, 1], high[i, 1]), slice(low[i, 0], high[i, 0]))) for i in order]
 
 
-def _slab(world: World, i: int, start: np.ndarray, ray: np.ndarray) -> tuple:
+def _slab(
+    world: World, i: int, start: np.ndarray, ray: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Where rays enter and leave box i, in ray lengths; start and ray broadcast as [3,...]."""
     center, half = world.center[i], world.half[i]
     sx, sy = world.turn(i, start[0] - center[0], start[1] - center[1], 1)
     rx, ry = world.turn(i, ray[0], ray[1], 1)
-    enter, leave = None, None
+    enter, leave = [], []
     for s, r, h in ((sx, rx, half[0]), (sy, ry, half[1]), (start[2] - center[2], ray[2], half[2])):
         inverse = 1 / np.where(np.abs(r) < 1e-7, np.float32(1e-7), r)
         middle, reach = -s * inverse, h * np.abs(inverse)
-        enter = middle - reach if enter is None else np.maximum(enter, middle - reach)
-        leave = middle + reach if leave is None else np.minimum(leave, middle + reach)
-    return enter, leave
+        enter.append(middle - reach)
+        leave.append(middle + reach)
+    return reduce(np.maximum, enter), reduce(np.minimum, leave)
 
 
 def _hit_box(
@@ -164,7 +171,8 @@ def _paint(world: World, which: np.ndarray, places: tuple[np.ndarray, ...]) -> n
         if at.size:
             i = which[at]
             scale, seed = world.numbers[i, 0], world.numbers[i, 1]
-            patch = Patch(*(p[at] for p in places), world.color[i], world.second[i], scale, seed)
+            u, v, x, s, t = (place[at] for place in places)
+            patch = Patch(u, v, x, s, t, world.color[i], world.second[i], scale, seed)
             albedo[at] = texture(patch)
     return np.clip(albedo, 0, 1)
 
@@ -198,7 +206,11 @@ def _corners(point: np.ndarray, normal: np.ndarray, size: tuple[float, float, fl
 
 
 def _reached(
-    world: World, point: np.ndarray, normal: np.ndarray, light, relative: bool = False
+    world: World,
+    point: np.ndarray,
+    normal: np.ndarray,
+    light: np.ndarray | tuple[float, float, float],
+    relative: bool = False,
 ) -> np.ndarray:
     """Share 0..1 of the light at `light` (relative: seen from each point) that arrives, [H,W].
 
@@ -207,7 +219,7 @@ def _reached(
     start = point[:, ::2, ::2] + 0.012 * normal[:, ::2, ::2]
     place = np.array(light, np.float32)[:, None, None]
     way = np.broadcast_to(place, start.shape) if relative else place - start
-    free = np.ones(start.shape[1:], np.float32)
+    free: np.ndarray = np.ones(start.shape[1:], np.float32)
     for i in world.casts_shadow:
         enter, leave = _slab(world, i, start, way)
         free[(enter < leave) & (leave > 0) & (enter < 1)] = 0

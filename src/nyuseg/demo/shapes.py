@@ -48,9 +48,9 @@ class Box:
 def box(label: str, material: Material, x: Span, y: Span, z: Span, yaw: float = 0.0) -> Box:
     """A box that spans the three intervals (before it is turned by `yaw` about its centre)."""
     spans = (x, y, z)
-    center = tuple((low + high) / 2 for low, high in spans)
-    half = tuple(max(abs(high - low) / 2, 0.002) for low, high in spans)
-    return Box(label, material, center, half, yaw)
+    cx, cy, cz = ((low + high) / 2 for low, high in spans)
+    hx, hy, hz = (max(abs(high - low) / 2, 0.002) for low, high in spans)
+    return Box(label, material, (cx, cy, cz), (hx, hy, hz), yaw)
 
 
 def moved(boxes: list[Box], x: float, y: float, z: float = 0.0, yaw: float = 0.0) -> list[Box]:

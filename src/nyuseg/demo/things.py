@@ -89,7 +89,8 @@ def scatter(rng: Rng, x: Span, y: Span, z: float, count: int, books: float = 0.3
 
 def book_row(rng: Rng, x: Span, depth: float, z: float, room: float) -> list[Box]:
     """Books that stand on a shelf from x[0] on, at most `room` metres tall."""
-    boxes, at = [], x[0]
+    boxes: list[Box] = []
+    at = x[0]
     while True:
         width = rng.uniform(0.025, 0.06)
         if at + width > x[1]:

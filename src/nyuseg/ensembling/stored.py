@@ -57,7 +57,7 @@ class StoredGrids:
 
 def _places(member: Experiment) -> dict[str, tuple[Path, int]]:
     """File and entry of each image's probabilities."""
-    places = {}
+    places: dict[str, tuple[Path, int]] = {}
     for fold in range(member.config.folds.count):
         files = member.fold_files(fold)
         path, ids = files.probabilities, files.read_ids()

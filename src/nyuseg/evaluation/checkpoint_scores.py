@@ -4,6 +4,7 @@ import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,14 +19,14 @@ HALVES = "halves"
 
 
 def write_confusions(
-    path: Path, confusions: Mapping[str, np.ndarray], halves: Sequence[list]
+    path: Path, confusions: Mapping[str, np.ndarray], halves: Sequence[list[Any]]
 ) -> None:
     """Write a fold's scores of its checkpoints, an .npz file.
 
     confusions: for each kind of checkpoint int [n,13,13], the held-out images in the order of
     their ids. halves: for each epoch optimism.half_sums, int [2,13,13].
     """
-    arrays = {kind: found.astype(np.int32) for kind, found in confusions.items()}
+    arrays: dict[str, Any] = {kind: found.astype(np.int32) for kind, found in confusions.items()}
     arrays[HALVES] = np.array(halves, np.int64)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)

@@ -34,9 +34,9 @@ def optimism(folds: Sequence[np.ndarray]) -> Optimism | None:
     the optimism is rather too large than too small. None when a half of
     a fold has no pixel (it has one room).
     """
-    if not all(fold.sum((2, 3)).all() for fold in folds):
+    if not folds or not all(fold.sum((2, 3)).all() for fold in folds):
         return None
-    same = other = last = 0
+    same, other, last = np.zeros((3, *folds[0].shape[-2:]), np.int64)
     for epochs in folds:
         same = same + epochs[_best(epochs.sum(1))].sum(0)
         for half in (0, 1):

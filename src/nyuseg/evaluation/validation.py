@@ -40,8 +40,9 @@ def validate(predictor: Predictor, source: Source, ids: Sequence[str]) -> dict[s
         probabilities = prediction.full_probabilities().to(device)
         add_confusion(count, label, likeliest(probabilities))
         parts = [cross_entropy(probabilities, label), nothing]
-        if prediction.depth is not None:
-            parts[1] = depth_error(prediction.full_depth().to(device), truth["depth"])
+        guess = prediction.full_depth()
+        if guess is not None:
+            parts[1] = depth_error(guess.to(device), truth["depth"])
         means.add(*(torch.stack(kind) for kind in zip(*parts, strict=True)))
     confusions = counts[:, :PAIRS].cpu().numpy().reshape(-1, NUM_CLASSES, NUM_CLASSES)
     confusion = confusions.sum(0)
@@ -50,8 +51,8 @@ def validate(predictor: Predictor, source: Source, ids: Sequence[str]) -> dict[s
         folder = source.root / source.split / "label"
         raise UserError(f"{folder}: void at every pixel of the {len(ids)} labels to score on")
     total = total_loss(segmentation, depth, predictor.config.train.depth_loss)
-    parts = {"loss": total, "segmentation": segmentation, "depth": depth}
-    return {"confusions": confusions, "confusion": confusion, **summarize(confusion), **parts}
+    losses = {"loss": total, "segmentation": segmentation, "depth": depth}
+    return {"confusions": confusions, "confusion": confusion, **summarize(confusion), **losses}
 
 
 def add_confusion(counts: torch.Tensor, truth: torch.Tensor, prediction: torch.Tensor) -> None:

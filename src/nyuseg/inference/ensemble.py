@@ -11,7 +11,7 @@ from nyuseg.config.schema import Config
 from nyuseg.config.sections import View
 from nyuseg.data.letterbox import STRIDE
 from nyuseg.inference.tta import augment, deaugment
-from nyuseg.models.device import autocast, free_memory, is_out_of_memory
+from nyuseg.models.device import autocast, free_memory, is_out_of_memory, to_device
 from nyuseg.utils.errors import UserError
 
 Answer = tuple[torch.Tensor, torch.Tensor | None]
@@ -43,9 +43,7 @@ class Ensemble:
         held: dict[torch.device, list[nn.Module]] = {}
         for device in dict.fromkeys(self.devices):
             copies = copy.deepcopy(list(models)) if held else models
-            held[device] = [
-                model.to(device, memory_format=torch.channels_last).eval() for model in copies
-            ]
+            held[device] = [to_device(model, device).eval() for model in copies]
         self.replicas = [held[device] for device in self.devices]
         # How many images a network has been seen to take at once, all views counted.
         self.max_batch = sys.maxsize
@@ -127,7 +125,8 @@ class WeightedMean:
     """A running mean of tensors, so that only one of them is kept."""
 
     def __init__(self) -> None:
-        self.total, self.weight = None, 0.0
+        self.total: torch.Tensor | None = None
+        self.weight = 0.0
 
     def add(self, part: torch.Tensor, weight: float = 1.0) -> None:
         """Count a tensor in, of the shape of those before it."""
@@ -137,4 +136,5 @@ class WeightedMean:
 
     def value(self) -> torch.Tensor:
         """The mean of what was added, which must not be nothing."""
+        assert self.total is not None
         return self.total / self.weight

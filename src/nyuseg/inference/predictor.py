@@ -76,7 +76,7 @@ class Predictor:
         gpu = self.devices[0].type == "cuda"
         together = self.config.compute.predict_batch_size or (16 if gpu else 1)
         self.batch_size = max(1, together // self.view_count)
-        self._loader: tuple[PredictionSet, DataLoader] | None = None
+        self._loader: tuple[PredictionSet, DataLoader[Sample]] | None = None
 
     def limit(self, models: int, views: int) -> None:
         """From now on average only the first so many models and views of each experiment."""
@@ -143,7 +143,8 @@ class Predictor:
         """What a function of a batch and a replica makes of each frame, in the order of ids."""
         count, threads = len(self.devices), torch.get_num_threads()
         loader = self._loader_of(source, ids)
-        batch_number, idle = itertools.count(1), SimpleQueue()
+        batch_number = itertools.count(1)
+        idle: SimpleQueue[int] = SimpleQueue()
         for replica in range(count):
             idle.put(replica)
 
@@ -168,7 +169,7 @@ class Predictor:
         finally:
             torch.set_num_threads(threads)  # New threads start with what was set last.
 
-    def _loader_of(self, source: Source, ids: Sequence[str]) -> DataLoader:
+    def _loader_of(self, source: Source, ids: Sequence[str]) -> DataLoader[Sample]:
         """A loader of the frames, with its workers, kept for the next call with the same ones."""
         if self._loader is not None:
             frames, loader = self._loader

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save
@@ -41,7 +41,7 @@ class Options:
     formats: list[str]
     precision: str
     competition: str | None
-    kernel_type: str
+    kernel_type: Literal["notebook", "script"]
     budget_hours: float
     title: str
 

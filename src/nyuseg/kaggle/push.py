@@ -161,7 +161,7 @@ def _check_upload(reply: Reply, reference: str, files: list[Path]) -> None:
 def _wait_until_ready(reference: str, timeout_s: float, poll_s: float) -> None:
     """Ask until the data set is ready: before, a kernel session mounts the version before."""
     print(f"waiting until Kaggle has unpacked {reference}", flush=True)
-    end, state = time.monotonic() + timeout_s, "unknown"
+    end, state = time.monotonic() + timeout_s, None
     while time.monotonic() < end:
         pause(poll_s)  # First, because right after the upload it is the last version's state.
         try:

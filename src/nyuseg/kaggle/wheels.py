@@ -31,7 +31,7 @@ def own_wheel(folder: Path) -> Path:
     source = Path(__file__).parents[2]
     finder = _OwnModules([str(source)])
     finder.import_hook(_START)
-    paths = [Path(module.__file__) for module in finder.modules.values()]
+    paths = [Path(str(getattr(module, "__file__", ""))) for module in finder.modules.values()]
     files = {path.relative_to(source).as_posix(): path.read_bytes() for path in paths}
     info = f"nyuseg-{__version__}.dist-info"
     files[f"{info}/METADATA"] = (

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nyuseg.utils.errors import UserError
 
-Contexts = tuple[AbstractContextManager, AbstractContextManager]
+Contexts = tuple[AbstractContextManager[object], AbstractContextManager[object]]
 
 
 def recompute_blocks(network: nn.Module) -> int:

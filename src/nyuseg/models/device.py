@@ -4,12 +4,14 @@ import ctypes
 import platform
 import subprocess
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT
+
+Network = TypeVar("Network", bound=torch.nn.Module)
 
 LIBRARIES = ("torch", "timm", "segmentation-models-pytorch", "albumentations", "ttach", "numpy")
 
@@ -105,6 +107,11 @@ def free_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))
+
+
+def to_device(model: Network, device: torch.device) -> Network:
+    """Move a network to a device, with its filters laid out as convolutions like them best."""
+    return model.to(device).to(memory_format=torch.channels_last)
 
 
 def environment(device: torch.device, precision: str) -> dict[str, Any]:

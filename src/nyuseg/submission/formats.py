@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -51,7 +52,13 @@ def usable_formats(root: Path, formats: list[str], asked: bool = False) -> list[
     return [name for name in formats if name != "npy"] or ["rle"]
 
 
-class RleWriter(AbstractContextManager):
+class Writer(Protocol):
+    """Takes the masks of a submission, one after the other."""
+
+    def add(self, image_id: str, mask: np.ndarray, /) -> None: ...
+
+
+class RleWriter(AbstractContextManager["RleWriter"]):
     """submission.csv: ImageId_ClassId,EncodedPixels; 13 rows an image."""
 
     def __init__(self, folder: Path, options: Submission) -> None:
@@ -68,7 +75,7 @@ class RleWriter(AbstractContextManager):
         self.file.close()
 
 
-class PngWriter(AbstractContextManager):
+class PngWriter(AbstractContextManager["PngWriter"]):
     """submission.zip: <id>.png, uint8, each of its own size."""
 
     def __init__(self, folder: Path) -> None:
@@ -86,7 +93,7 @@ class PngWriter(AbstractContextManager):
 
 def make_writer(
     name: str, folder: Path, count: int, options: Submission
-) -> ArrayFile | RleWriter | PngWriter:
+) -> AbstractContextManager[Writer]:
     """The writer of a format, to be used as a context; `count` is the number of images."""
     if name == "npy":
         return ArrayFile(folder / FILES["npy"], count, np.uint8)

@@ -21,7 +21,7 @@ from nyuseg.experiment.folder import Experiment
 from nyuseg.experiment.training_data import training_frames
 from nyuseg.inference.ensemble import Ensemble, NotFiniteError
 from nyuseg.inference.predictor import Predictor
-from nyuseg.models.device import environment
+from nyuseg.models.device import environment, to_device
 from nyuseg.models.network import build_model
 from nyuseg.models.release import release_weights
 from nyuseg.training.checkpoint import load_checkpoint, load_latest, save_checkpoint, save_latest
@@ -69,7 +69,7 @@ class FoldTrainer:
         self.best: dict[str, Any] = {"miou": -1.0}
         self.history: list[Epoch] = []
         # Of each epoch: its optimism.half_sums, and how long it took.
-        self.halves: list[list] = []
+        self.halves: list[list[Any]] = []
         self.seconds = read_seconds(self.files.metrics)
         ids = training_ids(experiment, fold)
         self._make_network()  # Before frames are decoded: its weights may be missing.
@@ -96,7 +96,7 @@ class FoldTrainer:
         torch.manual_seed(mix_seed(self.config.seed, self.fold))
         network = self.config.model, self.config.data
         self.model = build_model(*network, pretrained=state is None)
-        self.model.to(self.device, memory_format=torch.channels_last)
+        to_device(self.model, self.device)
         options = self.config.train, self.config.compute
         self.step = TrainingStep(self.model, *options, self.device)
         self.predictor = Predictor([Ensemble([self.model], self.config, self.device)])

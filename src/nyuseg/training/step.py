@@ -1,14 +1,15 @@
 """One step of the optimizer, the same on every device."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch import nn
 
 from nyuseg.config.sections import Compute, Train
 from nyuseg.dataloading.inputs import Sample
 from nyuseg.models.activation_checkpointing import recompute_blocks
 from nyuseg.models.device import autocast, autocast_dtype
+from nyuseg.models.network import MultiTaskNet
 from nyuseg.training.losses import multitask_loss, valid_pixels
 from nyuseg.training.weight_averages import Averages
 
@@ -21,7 +22,7 @@ class TrainingStep:
     """
 
     def __init__(
-        self, model: nn.Module, options: Train, compute: Compute, device: torch.device
+        self, model: MultiTaskNet, options: Train, compute: Compute, device: torch.device
     ) -> None:
         self.options, self.compute, self.device = options, compute, device
         if compute.checkpointing:
@@ -68,12 +69,12 @@ class TrainingStep:
         first = next(iter(self.optimizer.state.values()), None)
         return int(first["step"]) if first else 0
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         """What resuming needs beside the network's own state."""
         state = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
         return {**state, "averages": self.averages.state_dict()} if self.averages.kinds else state
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state_dict."""
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"] and self.scaler.is_enabled():  # Each precision resumes the other.

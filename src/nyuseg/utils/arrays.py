@@ -9,7 +9,7 @@ import numpy as np
 from nyuseg.utils.errors import UserError
 
 
-class ArrayFile(AbstractContextManager):
+class ArrayFile(AbstractContextManager["ArrayFile"]):
     """An .npy file of `count` entries of one shape, to be used as a context.
 
     Written in sequence: on a full disk a memory map would kill the process.
@@ -35,7 +35,7 @@ class ArrayFile(AbstractContextManager):
                 f"image {name} is {height}x{width}, the first one {self.shape[-2]}x"
                 f"{self.shape[-1]}: {self.path.name} needs one size; use --format rle,png"
             )
-        self.file.write(np.ascontiguousarray(entry, self.dtype))
+        self.file.write(np.ascontiguousarray(entry, self.dtype).data)
 
     def __exit__(self, *exception: object) -> None:
         self.file.close()

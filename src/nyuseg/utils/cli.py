@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT, find
@@ -14,11 +15,11 @@ from nyuseg.utils.streams import keep_streams
 class Parser(argparse.ArgumentParser):
     """Keeps the line breaks of examples; a wrong option is one line and exit code 1."""
 
-    def __init__(self, description: str | None, **options: object) -> None:
+    def __init__(self, description: str | None, **options: Any) -> None:
         formatter = argparse.RawDescriptionHelpFormatter
         super().__init__(description=description, formatter_class=formatter, **options)
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see --help)")
 
 
@@ -54,7 +55,9 @@ def add_set(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 class _Override(argparse.Action):
-    def __call__(self, _, namespace: argparse.Namespace, value: str, __: object = None) -> None:
+    def __call__(
+        self, _: object, namespace: argparse.Namespace, value: Any, __: object = None
+    ) -> None:
         print(f"override: {value}")
         setattr(namespace, self.dest, [*getattr(namespace, self.dest), value])
 

@@ -67,14 +67,14 @@ def pause(seconds: float) -> None:
 
 def run_child(
     command: Sequence[str], limit_s: float | None = None, **options: Any
-) -> subprocess.CompletedProcess:
+) -> subprocess.CompletedProcess[Any]:
     """subprocess.run with its output captured, which a noted signal ends, as stop_if_asked.
 
     Raises subprocess.TimeoutExpired after `limit_s` seconds. The child does not outlive the call.
     """
     end = None if limit_s is None else time.monotonic() + limit_s
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes, **options) as child:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, **options) as child:
         try:
             while True:
                 stop_if_asked()

@@ -3,7 +3,7 @@
 It takes 3 GB of disk and some minutes to write them, which are not counted.
 
 example:
-  python benchmarks/blend.py --work /tmp/blend
+  python benchmarks/blend_cost.py --work /tmp/blend
 """
 
 import argparse
