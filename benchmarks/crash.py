@@ -36,7 +36,7 @@ from nyuseg.data import frames
 from nyuseg.demo.data import write_demo
 from nyuseg.evaluation import oof
 from nyuseg.training import fold as fit
-from nyuseg.training import step
+from nyuseg.training import optimization
 from nyuseg.utils import arrays
 from nyuseg.utils.files import sha256_file
 
@@ -99,7 +99,7 @@ class Countdown:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def watch_all(self) -> None:
-        self.watch(step.TrainingStep, "__call__", "step")
+        self.watch(optimization.TrainingStep, "__call__", "step")
         self.watch(fit, "save_checkpoint", "checkpoint")
         self.watch(fit, "save_latest", "checkpoint")
         self.watch(fit, "release_weights", "release")

@@ -29,7 +29,7 @@ from nyuseg.evaluation.report import difference_text
 from nyuseg.evaluation.validation import require_labels
 from nyuseg.experiment.folder import Experiment, open_experiment
 from nyuseg.experiment.records import Estimate
-from nyuseg.training.step import TrainingStep
+from nyuseg.training.optimization import TrainingStep
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT, read_json
 

@@ -15,7 +15,7 @@ from nyuseg.evaluation.metrics import summarize
 from nyuseg.evaluation.optimism import half_sums, optimism, scene_halves
 from nyuseg.experiment.folder import Experiment
 from nyuseg.training.checkpoint import load_checkpoint, save_checkpoint
-from nyuseg.training.step import TrainingStep
+from nyuseg.training.optimization import TrainingStep
 from nyuseg.training.weight_averages import Averages
 from nyuseg.utils.errors import UserError
 

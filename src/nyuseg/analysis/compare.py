@@ -14,7 +14,7 @@ from nyuseg.analysis.forest_plot import forest_plot
 from nyuseg.data.classes import CLASS_NAMES
 from nyuseg.data.folds import NYUV2, fold_hash
 from nyuseg.evaluation.bootstrap import class_differences, class_scores, difference, score
-from nyuseg.evaluation.history import read_seconds
+from nyuseg.evaluation.history import number, read_seconds
 from nyuseg.evaluation.metrics import mean_iou, summarize
 from nyuseg.evaluation.oof import check_pooling, image_confusions
 from nyuseg.evaluation.report import difference_text
@@ -40,7 +40,7 @@ class Column:
     """
 
     name: str
-    tag: str
+    short_notice: str
     confusions: np.ndarray
     scores: list[Estimate]
     accuracy: float
@@ -74,8 +74,8 @@ def compare(experiments: Sequence[Experiment], folder: Path) -> str:
 def check(experiments: Sequence[Experiment]) -> None:
     """Raise UserError unless all are finished and of the same images and data."""
     base = experiments[0]
-    for number, experiment in enumerate(experiments):
-        if experiment.folder in [one.folder for one in experiments[:number]]:
+    for place, experiment in enumerate(experiments):
+        if experiment.folder in [one.folder for one in experiments[:place]]:
             raise UserError(f"{experiment.folder}: named twice; name each experiment once")
         if not experiment.members:
             check_pooling(experiment)
@@ -95,7 +95,7 @@ def _column(
     """All about an experiment; ids and scenes: the order of images that `base` has."""
     own, table = image_confusions(experiment), experiment.table
     sides = [own[table["fold"] == fold].sum(0) for fold in range(experiment.config.folds.count)]
-    place = {image_id: number for number, image_id in enumerate(table["image_id"])}
+    place = {image_id: index for index, image_id in enumerate(table["image_id"])}
     found = own[[place[image_id] for image_id in ids]]
     gains = None
     if base is not None:
@@ -104,7 +104,7 @@ def _column(
     accuracy = summarize(own.sum(0))["pixel_accuracy"]
     return Column(
         name=experiment.config.name,
-        tag=experiment.tag,
+        short_notice=experiment.short_notice,
         confusions=found,
         scores=[*class_scores(found, scenes), score(found, scenes)],
         accuracy=math.nan if accuracy is None else accuracy,
@@ -156,22 +156,24 @@ def _notes(experiments: Sequence[Experiment]) -> list[str]:
 
 def compare_table(columns: Sequence[Column], notes: Sequence[str]) -> str:
     """The comparison as text; reported numbers stand apart."""
-    width = max(12, *(len(text) + 2 for column in columns for text in (column.name, column.tag)))
+    width = max(
+        12, *(len(text) + 2 for column in columns for text in (column.name, column.short_notice))
+    )
 
     def line(title: str, texts: Sequence[str]) -> str:
         return f"{title:16}" + "".join(f"{text:>{width}}" for text in texts)
 
     lines = [*notes, "", line("", [column.name for column in columns])]
-    if any(column.tag for column in columns):
-        lines.append(line("", [column.tag for column in columns]))
+    if any(column.short_notice for column in columns):
+        lines.append(line("", [column.short_notice for column in columns]))
     for k, name in enumerate((*CLASS_NAMES, "mIoU")):
-        lines.append(line(name, [_text(column.scores[k].value) for column in columns]))
-    lines.append(line("pixel accuracy", [_text(column.accuracy) for column in columns]))
+        lines.append(line(name, [number(column.scores[k].value) for column in columns]))
+    lines.append(line("pixel accuracy", [number(column.accuracy) for column in columns]))
     for fold in range(max(len(column.folds) for column in columns)):
-        texts = [_text(c.folds[fold]) if fold < len(c.folds) else "-" for c in columns]
+        texts = [number(c.folds[fold]) if fold < len(c.folds) else "-" for c in columns]
         lines.append(line(f"fold {fold}, mIoU", texts))
-    lines.append(line("parameters, M", [_text(c.parameters / 1e6, 1) for c in columns]))
-    lines.append(line("training, h", [_text(c.seconds / 3600, 2) for c in columns]))
+    lines.append(line("parameters, M", [number(c.parameters / 1e6, 1) for c in columns]))
+    lines.append(line("training, h", [number(c.seconds / 3600, 2) for c in columns]))
     lines += ["", f"{'':{width + 2}}{'mIoU':>8}{'':17}{'difference':>28}{'P(better)':>11}"]
     return "\n".join([*lines, *(_score_line(column, width) for column in columns), *_reported()])
 
@@ -179,17 +181,17 @@ def compare_table(columns: Sequence[Column], notes: Sequence[str]) -> str:
 def _score_line(column: Column, width: int) -> str:
     miou = column.scores[-1]
     interval = f"[{miou.low:.4f}..{miou.high:.4f}]"
-    line = f"{column.name:{width + 2}}{_text(miou.value):>8} {interval}"
+    line = f"{column.name:{width + 2}}{number(miou.value):>8} {interval}"
     if column.gains:
         gain = column.gains[-1]
-        line += f"{difference_text(gain):>28}{_text(gain.p_above, 3):>11}"
-    return f"{line}  {column.tag}".rstrip()
+        line += f"{difference_text(gain):>28}{number(gain.p_above, 3):>11}"
+    return f"{line}  {column.short_notice}".rstrip()
 
 
 def _reported() -> list[str]:
     table = pd.read_csv(REPORTED)
     rows = [
-        f"{row.experiment:10}{row.what:38}{row.folds:>6}{_text(row.validation):>12}"
+        f"{row.experiment:10}{row.what:38}{row.folds:>6}{number(row.validation):>12}"
         f"{row.leaderboard:13.5f}"
         for row in table.itertuples()
     ]
@@ -202,10 +204,6 @@ def _reported() -> list[str]:
     ]
 
 
-def _text(value: float, digits: int = 4) -> str:
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
-
-
 def _frame(columns: Sequence[Column]) -> pd.DataFrame:
     """A row for each experiment and class, and one for the mean."""
     rows = []
@@ -215,8 +213,8 @@ def _frame(columns: Sequence[Column]) -> pd.DataFrame:
             row: dict[str, Any] = {"experiment": column.name, "class": name}
             own = column.scores[k]
             row |= {"iou": own.value, "iou_low": own.low, "iou_high": own.high}
-            row |= {f"difference_{key}": number for key, number in gain.items()}
-            rows.append({**row, "notice": column.tag})
+            row |= {f"difference_{key}": value for key, value in gain.items()}
+            rows.append({**row, "notice": column.short_notice})
     return pd.DataFrame(rows)
 
 
@@ -233,4 +231,4 @@ def _plot(columns: Sequence[Column]) -> bytes:
 
 
 def _tagged(column: Column) -> str:
-    return f"{column.name} ({column.tag})" if column.tag else column.name
+    return f"{column.name} ({column.short_notice})" if column.short_notice else column.name

@@ -180,7 +180,7 @@ def leak_notice(table: pd.DataFrame) -> str | None:
     return None
 
 
-def short_notice(notice: str | None) -> str:
+def shorten_notice(notice: str | None) -> str:
     """A leak_notice in a word or two; empty for None."""
     return (notice or "").partition(":")[0].lower()
 

@@ -26,7 +26,7 @@ from nyuseg.utils.progress import progress
 
 INDEX, FRAMES = "index.json", "frames.bin"
 # Of each kind, in their order: type and values of a pixel.
-KINDS = {"depth": (np.uint16, 1), "image": (np.uint8, 3), "label": (np.uint8, 1)}
+STORED = {"depth": (np.uint16, 1), "image": (np.uint8, 3), "label": (np.uint8, 1)}
 # Counts up when the layout of the file changes.
 LAYOUT = 1
 
@@ -53,7 +53,7 @@ class FrameCache:
         at, height, width = self.places[image_id]
         frame = {}
         for kind in self.kinds:
-            dtype, values = KINDS[kind]
+            dtype, values = STORED[kind]
             size = height * width * _pixel_bytes(kind)
             shape = (height, width, values)[: 2 + (values > 1)]
             frame[kind] = self._bytes[at : at + size].view(dtype).reshape(shape)
@@ -105,14 +105,14 @@ def cache_bytes(root: Path, count: int) -> int:
 
 
 def _pixel_bytes(kind: str) -> int:
-    dtype, values = KINDS[kind]
+    dtype, values = STORED[kind]
     return np.dtype(dtype).itemsize * values
 
 
 def _stored(root: Path) -> list[str]:
-    """The kinds that the training frames have, in the order of KINDS."""
+    """The kinds that the training frames have, in the order of STORED."""
     there = stored_kinds(root, "train")
-    return [kind for kind in KINDS if kind in there]
+    return [kind for kind in STORED if kind in there]
 
 
 def known_facts(root: Path, parent: Path) -> Facts:

@@ -14,7 +14,7 @@ from nyuseg.experiment.records import Estimate
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import write_bytes
 
-KINDS = ("best", "last", "ema", "mean")
+CHECKPOINTS = ("best", "last", "ema", "mean")
 HALVES = "halves"
 
 
@@ -42,7 +42,7 @@ def read_confusions(experiment: Experiment) -> tuple[dict[str, np.ndarray], list
     folds = [_read(experiment, fold) for fold in range(experiment.config.folds.count)]
     side = experiment.table["fold"].to_numpy()
     confusions = {}
-    for kind in KINDS:
+    for kind in CHECKPOINTS:
         if kind in folds[0]:
             confusions[kind] = np.zeros((len(side), *folds[0][kind].shape[1:]), np.int64)
             for fold, arrays in enumerate(folds):
@@ -71,6 +71,6 @@ def _read(experiment: Experiment, fold: int) -> dict[str, np.ndarray]:
     except (FileNotFoundError, ValueError, EOFError, zipfile.BadZipFile):
         raise UserError(f"{path}: cannot be read; {advice}") from None
     count = len(experiment.ids(fold, held_out=True))
-    if any(len(arrays[kind]) != count for kind in KINDS if kind in arrays):
+    if any(len(arrays[kind]) != count for kind in CHECKPOINTS if kind in arrays):
         raise UserError(f"{path}: of another fold table; {advice}")
     return arrays

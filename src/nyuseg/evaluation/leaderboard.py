@@ -7,7 +7,7 @@ import numpy as np
 
 from nyuseg.config.sections import Submission
 from nyuseg.data.classes import CLASS_NAMES, NUM_CLASSES
-from nyuseg.data.folds import short_notice
+from nyuseg.data.folds import shorten_notice
 from nyuseg.data.frames import read_label
 from nyuseg.data.listing import list_files, refuse
 from nyuseg.evaluation.history import number
@@ -67,7 +67,7 @@ def score_table(scores: list[dict[str, Any]]) -> str:
     lines = [f"{'submission':{width}}{'mIoU':>8}{'pixel acc':>11}{'OOF mIoU':>10}"]
     for score in scores:
         out_of_fold = (score["manifest"].get("cv") or {}).get("miou")
-        tag = short_notice(score["manifest"].get("notice"))
+        tag = shorten_notice(score["manifest"].get("notice"))
         lines.append(
             f"{score['name']:{width}}{number(score['miou']):>8}"
             f"{number(score['pixel_accuracy']):>11}{number(out_of_fold):>10}  {tag}".rstrip()

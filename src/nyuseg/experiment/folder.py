@@ -14,7 +14,7 @@ from nyuseg.data.folds import (
     fold_hash,
     leak_notice,
     read_folds,
-    short_notice,
+    shorten_notice,
 )
 from nyuseg.experiment.fold_files import FoldFiles
 from nyuseg.experiment.records import BlendRecord, ExperimentRecord
@@ -80,9 +80,9 @@ class Experiment:
         return leak_notice(self.table)
 
     @property
-    def tag(self) -> str:
+    def short_notice(self) -> str:
         """The notice in a word or two, to stand beside each score; empty without one."""
-        return short_notice(self.notice)
+        return shorten_notice(self.notice)
 
 
 @dataclass(frozen=True)

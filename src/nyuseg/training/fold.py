@@ -26,7 +26,7 @@ from nyuseg.models.network import build_model
 from nyuseg.models.release import release_weights
 from nyuseg.training.checkpoint import load_checkpoint, load_latest, save_checkpoint, save_latest
 from nyuseg.training.losses import LossWatch
-from nyuseg.training.step import TrainingStep
+from nyuseg.training.optimization import TrainingStep
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import remove_partial
 from nyuseg.utils.progress import progress
@@ -290,5 +290,5 @@ class FoldTrainer:
             f"  pixel acc {row.valid_pixel_accuracy:.4f}"
             f"  {seconds:.1f} s, {images / seconds:.1f} img/s"
             + " *" * (self.best["epoch"] == self.epoch)
-            + (f"  ({self.experiment.tag})" if self.experiment.tag else "")
+            + (f"  ({self.experiment.short_notice})" if self.experiment.short_notice else "")
         )

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nyuseg.config.sections import Compute, Data, Model, Train
 from nyuseg.models.activation_checkpointing import recompute_blocks
 from nyuseg.models.network import build_model
-from nyuseg.training.step import TrainingStep
+from nyuseg.training.optimization import TrainingStep
 from nyuseg.utils.errors import UserError
 
 CPU = torch.device("cpu")
@@ -61,7 +61,9 @@ def test_another_precision_goes_on_with_the_same_weights(monkeypatch) -> None:
     """From float16, which scales its loss, to another precision and back."""
     state: dict = {}
     for number, dtype in enumerate([torch.float16, torch.float32, torch.float16]):
-        monkeypatch.setattr("nyuseg.training.step.autocast_dtype", lambda *_, dtype=dtype: dtype)
+        monkeypatch.setattr(
+            "nyuseg.training.optimization.autocast_dtype", lambda *_, dtype=dtype: dtype
+        )
         model = WithoutNorm()
         step = TrainingStep(model, Train(batch_size=4), Compute(precision="fp32"), CPU)
         if state:
