@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nyuseg.config.sections import Compute, Data, Model, Train
 from nyuseg.models.activation_checkpointing import recompute_blocks
 from nyuseg.models.network import build_model
-from nyuseg.training.optimization import TrainingStep
+from nyuseg.training.optimization import TrainingStep, parameter_groups
 from nyuseg.utils.errors import UserError
 
 CPU = torch.device("cpu")
@@ -200,3 +200,69 @@ def test_validation_never_looks_at_a_value() -> None:
     mask = probabilities.argmax(0).numpy().astype("uint8")
     expected = confusion_matrix(truth.numpy().astype("uint8"), mask)
     assert (counts[:169].view(13, 13).numpy() == expected).all()
+
+
+# Parameter groups and clipping
+
+
+class Tokens(nn.Module):
+    """An encoder whose author spares its position from the weight decay, as timm's do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.position = nn.Parameter(torch.ones(1, 5, 7))
+        self.filters, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def no_weight_decay(self) -> set[str]:
+        return {"position"}
+
+
+def grouped(options: Train) -> dict[str, tuple[float, float]]:
+    """Multiple of the rate and weight decay of each parameter, by name."""
+    model = nn.ModuleDict({"encoder": nn.ModuleDict({"model": Tokens()}), "head": nn.Linear(2, 3)})
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {
+        names[parameter]: (group["lr_scale"], group["weight_decay"])
+        for group in parameter_groups(model, options)
+        for parameter in group["params"]
+    }
+
+
+def test_by_default_all_parameters_are_treated_alike() -> None:
+    found = grouped(Train(weight_decay=0.3))
+    assert len(found) == 7 and set(found.values()) == {(1, 0.3)}
+
+
+def test_the_encoder_learns_slower_and_vectors_and_tokens_do_not_decay() -> None:
+    found = grouped(Train(weight_decay=0.3, encoder_lr=0.1, decay_all=False))
+    assert found == {
+        "encoder.model.position": (0.1, 0),
+        "encoder.model.filters.weight": (0.1, 0.3),
+        "encoder.model.filters.bias": (0.1, 0),
+        "encoder.model.norm.weight": (0.1, 0),
+        "encoder.model.norm.bias": (0.1, 0),
+        "head.weight": (1, 0.3),
+        "head.bias": (1, 0),
+    }
+
+
+def test_a_rate_reaches_each_group_as_its_multiple() -> None:
+    model = build_model(Model(encoder="tu-test_resnet", encoder_weights=None), Data(size=(32, 64)))
+    step = TrainingStep(model, Train(encoder_lr=0.25, batch_size=4), Compute(), CPU)
+    step.set_rate(8e-3)
+    rates = {group["lr"]: group["params"] for group in step.optimizer.param_groups}
+    assert set(rates) == {2e-3, 8e-3}
+    encoder = {id(parameter) for parameter in model.encoder.parameters()}
+    assert {id(parameter) for parameter in rates[2e-3]} == encoder
+
+
+def test_a_long_gradient_is_shortened_and_a_short_one_is_not() -> None:
+    lengths = []
+    for clip_norm in (None, 1e-2, 1e6):
+        model = WithoutNorm()
+        options = Train(batch_size=4, clip_norm=clip_norm)
+        TrainingStep(model, options, Compute(precision="fp32"), CPU)(batch())
+        grads = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+        lengths.append(float(grads.norm()))
+    assert lengths[0] > 0.1 and lengths[1] == pytest.approx(1e-2, rel=1e-3)
+    assert lengths[2] == lengths[0]

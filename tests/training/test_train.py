@@ -138,15 +138,6 @@ def test_metrics_csv_has_a_row_an_epoch_and_the_schedule(trained: Path) -> None:
     assert list(seconds) == [1, 2] and all(value > 0 for value in seconds.values())
 
 
-def test_the_schedule_is_that_of_torch() -> None:
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 1e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 30)
-    for epoch in range(30):
-        assert fit.learning_rate(1e-4, epoch, 30) == pytest.approx(schedule.get_last_lr()[0])
-        optimizer.step()
-        schedule.step()
-
-
 # Going on
 
 

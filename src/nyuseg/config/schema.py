@@ -69,6 +69,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _warmup_within_training(self) -> "Config":
+        warmup, epochs = self.train.warmup, self.train.epochs
+        if warmup >= epochs:
+            raise ValueError(f"train.warmup: {warmup:g} epochs, but only {epochs} in all")
+        if warmup and self.train.schedule == "epoch_cosine":
+            raise ValueError("train.warmup: needs train.schedule=cosine or poly, which go by step")
+        return self
+
+    @model_validator(mode="after")
     def _checkpoint_is_made(self) -> "Config":
         kind = self.predict.checkpoint
         for average, key in (("ema", "ema"), ("mean", "mean_last")):

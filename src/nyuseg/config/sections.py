@@ -112,7 +112,7 @@ class Augment(Section):
 
 
 class Train(Section):
-    """Optimisation: AdamW with cosine annealing to zero, stepped by epoch."""
+    """Optimisation: AdamW, whose learning rate falls to zero."""
 
     epochs: int = Field(30, ge=1)
     """Passes over the training images."""
@@ -121,10 +121,28 @@ class Train(Section):
     """Images in a step of the optimizer."""
 
     lr: float = Field(1e-4, gt=0)
-    """Learning rate of the first epoch."""
+    """Largest learning rate."""
+
+    schedule: Literal["epoch_cosine", "cosine", "poly"] = "epoch_cosine"
+    """How the learning rate falls: along a cosine, constant within an epoch as in the report
+    (epoch_cosine) or at every step (cosine), or at every step as a polynomial of power 0.9 (poly).
+    """
+
+    warmup: float = Field(0, ge=0)
+    """Epochs, or a part of one, in which the learning rate first rises from zero, step by step."""
+
+    encoder_lr: float = Field(1, gt=0)
+    """Learning rate of the encoder, as a multiple of that of the rest."""
 
     weight_decay: float = Field(1e-4, ge=0)
     """AdamW's weight decay."""
+
+    decay_all: bool = True
+    """Whether the weight decay also acts on biases, the vectors of norms, and tokens; otherwise on
+    filters and matrices alone."""
+
+    clip_norm: float | None = Field(None, gt=0)
+    """Length to which the gradient of a step is shortened when it is longer; null: never."""
 
     depth_loss: float = Field(0.1, ge=0)
     """Weight of the depth's loss beside that of the segmentation."""

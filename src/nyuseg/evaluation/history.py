@@ -15,8 +15,8 @@ from nyuseg.utils.files import write_text
 class Epoch:
     """What is known of an epoch (1, 2, ...); None where nothing counted.
 
-    Losses are means, see losses and validation. skipped_steps: since the training began, of those
-    that the loss scaler left out.
+    lr: learning rate in the middle of the epoch. Losses are means, see losses and validation.
+    skipped_steps: since the training began, of those that the loss scaler left out.
     """
 
     epoch: int

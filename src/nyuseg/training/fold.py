@@ -1,6 +1,5 @@
 """Training of one fold."""
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -27,18 +26,13 @@ from nyuseg.models.release import release_weights
 from nyuseg.training.checkpoint import load_checkpoint, load_latest, save_checkpoint, save_latest
 from nyuseg.training.losses import LossWatch
 from nyuseg.training.optimization import TrainingStep
+from nyuseg.training.schedule import learning_rate
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import remove_partial
 from nyuseg.utils.progress import progress
 
 # Steps between two looks at the loss on a GPU: a look waits for all that is queued there.
 LOOK_EVERY = 20
-
-
-def learning_rate(base: float, epoch: int, epochs: int) -> float:
-    """Cosine annealing from `base` towards 0, stepped by epoch (0 .. epochs - 1), as torch's
-    CosineAnnealingLR with T_max = epochs; a pure function, so a resumed run cannot jump."""
-    return base * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
 
 
 def training_ids(experiment: Experiment, fold: int) -> list[str]:
@@ -143,9 +137,6 @@ class FoldTrainer:
 
     def _one_epoch(self) -> None:
         started = time.monotonic()
-        options = self.config.train
-        rate = learning_rate(options.lr, self.epoch, options.epochs)
-        self.step.set_rate(rate)
         # Dropout draws from torch's stream: seeded by epoch, it survives an interruption.
         torch.manual_seed(mix_seed(self.config.seed, self.fold, self.epoch))
         torch.empty((), dtype=torch.int64).random_()  # One that loaders took: the figures stay.
@@ -157,16 +148,16 @@ class FoldTrainer:
             self._stop(str(error))
         self.epoch += 1
         self.step.averages.after_epoch(self.epoch)
-        self.history.append(self._row(rate, train, valid))
+        self.history.append(self._row(train, valid))
         self.halves.append(half_sums(valid["confusions"], self.scenes).tolist())
         self.seconds[self.epoch] = time.monotonic() - started
         self._keep(valid)
         self._log_epoch()
 
-    def _row(self, rate: float, train: dict[str, float | None], valid: dict[str, Any]) -> Epoch:
+    def _row(self, train: dict[str, float | None], valid: dict[str, Any]) -> Epoch:
         return Epoch(
             epoch=self.epoch,
-            lr=rate,
+            lr=learning_rate(self.config.train, self.epoch - 0.5),
             train_loss=train["loss"],
             train_segmentation=train["segmentation"],
             train_depth=train["depth"],
@@ -190,7 +181,9 @@ class FoldTrainer:
         self.model.train()
         means = Means(3, torch.float32, self.device)
         watch = LossWatch(self.device)
-        for batch in self._batches():
+        for index, batch in enumerate(self._batches()):
+            moment = self.epoch + (index + 0.5) / len(self.loader)
+            self.step.set_rate(learning_rate(self.config.train, moment))
             losses = self.step(batch)
             means.add(losses, ~losses.isnan())
             watch.see(losses[0], batch["id"])

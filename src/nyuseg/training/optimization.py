@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import nn
 
 from nyuseg.config.sections import Compute, Train
 from nyuseg.dataloading.inputs import Sample
@@ -25,13 +26,12 @@ class TrainingStep:
         self, model: MultiTaskNet, options: Train, compute: Compute, device: torch.device
     ) -> None:
         self.options, self.compute, self.device = options, compute, device
+        self.model = model
         if compute.checkpointing:
             recompute_blocks(model.encoder)
         # The compiled function stands beside the model: names of weights and inference stay.
         self.forward = torch.compile(model) if compute.compile else model
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(), options.lr, weight_decay=options.weight_decay, fused=True
-        )
+        self.optimizer = torch.optim.AdamW(parameter_groups(model, options), options.lr, fused=True)
         half = autocast_dtype(device, compute.precision) == torch.float16
         self.scaler = torch.amp.GradScaler(device.type, enabled=half)
         self.averages = Averages(model, options)
@@ -51,6 +51,9 @@ class TrainingStep:
             loss = multitask_loss(output, part, self.options.depth_loss, counts)
             self.scaler.scale(loss["total"]).backward()
             losses += torch.stack([loss["total"], loss["segmentation"], loss["depth"]]).detach()
+        if self.options.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.averages.after_step()
@@ -60,9 +63,9 @@ class TrainingStep:
         return losses
 
     def set_rate(self, rate: float) -> None:
-        """The learning rate from now on."""
+        """The learning rate from now on; the encoder's is a multiple of it."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["lr_scale"]
 
     def taken(self) -> int:
         """Steps that changed the weights; the loss scaler skips those with infinite gradients."""
@@ -81,6 +84,31 @@ class TrainingStep:
             self.scaler.load_state_dict(state["scaler"])
         if self.averages.kinds:
             self.averages.load_state_dict(state["averages"])
+
+
+def parameter_groups(model: nn.Module, options: Train) -> list[dict[str, Any]]:
+    """The parameters of a network by learning rate and weight decay, as torch's optimizers take
+    them; `lr_scale` is the multiple of train.lr.
+
+    Without weight decay are, if it shall not act on all, vectors and what the encoder's author
+    names in timm's `no_weight_decay`, such as tokens and positions.
+    """
+    spared = {
+        f"{prefix}.{name}"
+        for prefix, module in model.named_modules()
+        if hasattr(module, "no_weight_decay")
+        for name in module.no_weight_decay()
+    }
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        scale = options.encoder_lr if name.startswith("encoder.") else 1.0
+        decayed = options.decay_all or (parameter.ndim > 1 and name not in spared)
+        decay = options.weight_decay if decayed else 0.0
+        groups.setdefault((scale, decay), []).append(parameter)
+    return [
+        {"params": found, "lr_scale": scale, "weight_decay": decay}
+        for (scale, decay), found in groups.items()
+    ]
 
 
 def _parts(batch: Sample, count: int) -> Iterator[Sample]:
