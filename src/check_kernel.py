@@ -19,9 +19,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--submission", required=True, help="infer.py's folder to compare with")
     parser.add_argument("--input", default=str(PROJECT / "input"), help="folder with test/")
     parser.add_argument(
-        "--layout", default="by owner", help="where the data set is mounted; 'all' six, one by one"
+        "--layout",
+        default="by owner",
+        help="where Kaggle mounts the data set: 'by owner' (default), or 'all' six places in turn",
     )
-    parser.add_argument("--kernel", default=str(PROJECT / "kaggle_kernel"), metavar="DIR")
+    parser.add_argument(
+        "--kernel",
+        default=str(PROJECT / "kaggle_kernel"),
+        metavar="DIR",
+        help="package_kernel.py's --output",
+    )
     options = parser.parse_args(argv)
     from nyuseg.kaggle.kernel_check import LAYOUTS, check
 

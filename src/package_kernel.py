@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--fold", default="all", help="0..4, 3, 0,2 or all (default)")
     parser.add_argument("--no-tta", action="store_true", help="only the identity view")
     parser.add_argument("--format", default="npy,rle,png", help="files that the kernel writes")
-    parser.add_argument("--precision", choices=["half", "fp32"], default="half")
+    parser.add_argument("--precision", choices=["half", "fp32"], default="half", help="of weights")
     parser.add_argument("--competition", metavar="SLUG", help="whose data the kernel mounts")
     parser.add_argument("--type", choices=["notebook", "script"], default="notebook")
     parser.add_argument("--budget-hours", type=float, default=8.5, help="default 8.5")
