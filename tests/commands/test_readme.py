@@ -25,7 +25,7 @@ PAGES += sorted([*(PROJECT / "docs").glob("*.md"), *PROJECT.glob("*/README.md")]
 PACKAGE = PROJECT / "src/nyuseg"
 SCRIPTS = sorted((PROJECT / "src").glob("*.py"))
 WORDS = 900  # Of the README, so that it is read to its end.
-FILES = ("csv", "log", "npy", "py", "zip")  # What follows a section's name in a file's.
+FILES = ("csv", "json", "log", "npy", "py", "zip")  # What follows a section's name in a file's.
 NUMBERS = {"VERSION": "3"}  # A word that stands for what must be a number.
 
 
