@@ -38,7 +38,7 @@ ALSO_PREDICTING |= {"kaggle.kernel_script", "kaggle.mounts"}
 ONLY_IN = {
     "albumentations": {"dataloading.augmentation"},
     "ttach": {"inference.tta"},
-    "segmentation_models_pytorch": {"models.network"},
+    "segmentation_models_pytorch": {"models.network", "training.losses"},
     "matplotlib": {"analysis.forest_plot"},
 }
 TORCH_FAMILY = {"torch", "torchvision", "timm", "safetensors", *ONLY_IN}

@@ -259,7 +259,7 @@ def test_faulty_value_names_file_and_key(override: str, key: str) -> None:
         ("lr", "did you mean train.lr?"),
         ("predict.views", "did you mean tta.views?"),
         ("fold", "did you mean folds?"),
-        ("train.floats", "docs/config.md has every key"),
+        ("train.quux", "docs/config.md has every key"),
     ],
 )
 def test_an_unknown_key_names_the_nearest(key: str, words: str) -> None:

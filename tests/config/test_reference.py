@@ -11,7 +11,8 @@ data.size data.channels data.mean data.std data.depth_unit data.depth_missing
 model.decoder model.encoder model.encoder_weights model.input_init model.depth_head
 augment.flip augment.shift augment.scale augment.rotate
 train.epochs train.batch_size train.lr train.schedule train.warmup train.encoder_lr
-train.weight_decay train.decay_all train.clip_norm train.depth_loss train.ema train.mean_last
+train.weight_decay train.decay_all train.clip_norm
+train.label_smoothing train.lovasz train.dice train.depth_loss train.ema train.mean_last
 folds.count folds.group
 predict.checkpoint
 compute.workers compute.precision compute.accumulate compute.checkpointing compute.compile

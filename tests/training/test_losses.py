@@ -3,11 +3,15 @@
 import math
 
 import numpy as np
+import pytest
 import torch
+import torch.nn.functional as F
 
+from nyuseg.config.sections import Train
 from nyuseg.data.letterbox import letterbox
 from nyuseg.training.losses import multitask_loss, segmentation_loss
 
+REPORT = Train()
 RNG = torch.Generator().manual_seed(3)
 
 
@@ -34,14 +38,14 @@ def test_cross_entropy_by_hand() -> None:
     label = torch.tensor([[[4, 7, 255]]])
     sure = -math.log(math.exp(2) / (math.exp(2) + 12))
     assert math.isclose(
-        segmentation_loss(logits, label, torch.tensor(2)).item(),
+        segmentation_loss(logits, label, torch.tensor(2), REPORT).item(),
         (sure + math.log(13)) / 2,
         rel_tol=1e-6,
     )
 
 
 def test_total_is_segmentation_plus_a_tenth_of_the_depth() -> None:
-    loss = multitask_loss(output(), batch(), 0.1)
+    loss = multitask_loss(output(), batch(), REPORT)
     assert torch.isclose(loss["total"], loss["segmentation"] + 0.1 * loss["depth"])
     assert loss["depth"] > 0
 
@@ -52,7 +56,7 @@ def test_depth_loss_is_the_mean_over_valid_pixels_alone() -> None:
     samples["depth"][:] = 0.75
     samples["depth"][:, :, :, 12:] = 100.0
     samples["depth_valid"][:, :, :, 12:] = False
-    assert math.isclose(multitask_loss(out, samples, 0.1)["depth"].item(), 0.5, rel_tol=1e-6)
+    assert math.isclose(multitask_loss(out, samples, REPORT)["depth"].item(), 0.5, rel_tol=1e-6)
 
 
 def test_padding_moves_neither_loss() -> None:
@@ -70,11 +74,11 @@ def test_padding_moves_neither_loss() -> None:
         "depth_valid": torch.from_numpy(fitted["depth"] > 0)[None, None],
     }
     grid = {"logits": torch.randn(1, 13, 8, 16), "depth": torch.rand(1, 1, 8, 16)}
-    before = multitask_loss(grid, samples, 0.1)
+    before = multitask_loss(grid, samples, REPORT)
     # Column 4 is interpolated into the frame's last pixels; from column 5 on all is padding.
     grid["logits"][..., 5:] = 1e4 * torch.randn(1, 13, 8, 11)
     grid["depth"][..., 5:] = 1e4
-    after = multitask_loss(grid, samples, 0.1)
+    after = multitask_loss(grid, samples, REPORT)
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
@@ -82,7 +86,7 @@ def test_a_batch_without_a_valid_pixel_gives_zero_and_finite_gradients() -> None
     samples, out = batch(), output()
     samples["label"][:] = 255
     samples["depth_valid"][:] = False
-    loss = multitask_loss(out, samples, 0.1)
+    loss = multitask_loss(out, samples, REPORT)
     loss["total"].backward()
     assert loss["total"].item() == 0
     assert torch.isfinite(out["logits"].grad).all() and not out["depth"].grad.any()
@@ -91,11 +95,59 @@ def test_a_batch_without_a_valid_pixel_gives_zero_and_finite_gradients() -> None
 def test_without_a_depth_head_the_total_is_the_segmentation_loss() -> None:
     out = output()
     del out["depth"]
-    loss = multitask_loss(out, batch(), 0.1)
+    loss = multitask_loss(out, batch(), REPORT)
     assert loss["depth"] == 0 and torch.equal(loss["total"], loss["segmentation"])
 
 
 def test_half_precision_outputs_are_summed_in_float32() -> None:
     samples, out = batch(64, 64), output(64, 64)
     half = {key: value.detach().bfloat16() for key, value in out.items()}
-    assert multitask_loss(half, samples, 0.1)["total"].dtype == torch.float32
+    assert multitask_loss(half, samples, REPORT)["total"].dtype == torch.float32
+
+
+# What may be added
+
+
+def perfect(label: torch.Tensor) -> torch.Tensor:
+    """Logits that are sure of the label; of class 0 where it is void."""
+    classes = torch.where(label == 255, 0, label)
+    return 100.0 * F.one_hot(classes, 13).permute(0, 3, 1, 2).float()
+
+
+def test_smoothing_asks_a_share_for_every_class() -> None:
+    logits = torch.zeros(1, 13, 1, 2)
+    logits[0, 4, 0, 0] = 2.0
+    label = torch.tensor([[[4, 255]]])
+    norm = math.log(math.exp(2) + 12)
+    expected = 0.9 * (norm - 2) + 0.1 * (norm - 2 / 13)
+    found = segmentation_loss(logits, label, torch.tensor(1), Train(label_smoothing=0.1))
+    assert math.isclose(found.item(), expected, rel_tol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lovasz", "dice"])
+def test_a_loss_over_regions_is_0_for_the_truth_and_weighs_what_it_shall(name: str) -> None:
+    label = batch()["label"]
+    label[0, :5], label[1, :, 7:] = 255, 3
+    count = (label != 255).sum()
+    options = [Train(**{name: weight}) for weight in (0, 0.5, 2)]
+    exact = [segmentation_loss(perfect(label), label, count, one).item() for one in options]
+    assert exact == pytest.approx([0, 0, 0], abs=1e-5)
+    # All is taken for class 3: it is all of the prediction, and every other class is missed.
+    wrong = perfect(torch.full_like(label, 3))
+    plain, half, double = (segmentation_loss(wrong, label, count, one).item() for one in options)
+    assert double - plain == pytest.approx(4 * (half - plain), rel=1e-4)
+    present = label[label != 255].unique()
+    share = (label == 3).sum() / count
+    overlap = share if name == "lovasz" else 2 * share / (1 + share)
+    absent = 13 if name == "dice" else len(present)  # Dice counts what is not there as right.
+    expected = (len(present) - 1 + 1 - overlap) / absent
+    assert (double - plain) / 2 == pytest.approx(float(expected), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["lovasz", "dice"])
+def test_a_loss_over_regions_of_a_void_batch_is_0_and_its_gradients_are_finite(name: str) -> None:
+    samples, out = batch(), output()
+    samples["label"][:] = 255
+    loss = multitask_loss(out, samples, Train(**{name: 1}))
+    loss["total"].backward()
+    assert loss["segmentation"].item() == 0 and torch.isfinite(out["logits"].grad).all()

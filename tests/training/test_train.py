@@ -538,7 +538,7 @@ def test_real_frames_train_a_step_and_infer(name: str, batch: int, tmp_path: Pat
     loader = make_loader(samples, batch, 0, device, sampler=[(0, i) for i in range(batch)])
     first = training_inputs(next(iter(loader)), config.data, device)
     assert first["depth_valid"].any() and (first["label"] != 255).any()
-    loss = multitask_loss(model(first["image"]), first, 0.1)["total"]
+    loss = multitask_loss(model(first["image"]), first, config.train)["total"]
     loss.backward()
     assert torch.isfinite(loss)
     predictor = Predictor([Ensemble([model], config, device, tta=True)])

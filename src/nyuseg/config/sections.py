@@ -144,6 +144,15 @@ class Train(Section):
     clip_norm: float | None = Field(None, gt=0)
     """Length to which the gradient of a step is shortened when it is longer; null: never."""
 
+    label_smoothing: float = Field(0, ge=0, lt=1)
+    """Share of each pixel's target that is spread evenly over the classes."""
+
+    lovasz: float = Field(0, ge=0)
+    """Weight of the Lovasz-Softmax loss, which follows the mIoU, beside the cross entropy."""
+
+    dice: float = Field(0, ge=0)
+    """Weight of the Dice loss beside the cross entropy."""
+
     depth_loss: float = Field(0.1, ge=0)
     """Weight of the depth's loss beside that of the segmentation."""
 

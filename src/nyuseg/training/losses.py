@@ -1,8 +1,10 @@
-"""The losses of the report: cross entropy plus a tenth of the L1 of the depth."""
+"""The report's losses, cross entropy plus a tenth of the L1 of the depth, and what may be added."""
 
 import torch
 import torch.nn.functional as F
+from segmentation_models_pytorch.losses import MULTICLASS_MODE, DiceLoss, LovaszLoss
 
+from nyuseg.config.sections import Train
 from nyuseg.data.classes import VOID
 
 
@@ -18,7 +20,7 @@ def valid_pixels(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def multitask_loss(
     output: dict[str, torch.Tensor],
     batch: dict[str, torch.Tensor],
-    depth_weight: float,
+    options: Train,
     counts: dict[str, torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Losses of a batch, as scalars: `segmentation`, `depth` (0 without a depth head), `total`.
@@ -27,29 +29,39 @@ def multitask_loss(
     head, depth [N,1,H,W] linear in 0..1 and depth_valid bool [N,1,H,W]. The grid is upsampled to
     the input here, in fp32. Void pixels and pixels without a depth count in neither the sum nor the
     mean; a batch without any valid pixel gives 0, not NaN. counts: valid_pixels of the whole batch,
-    when this is a part of one: the parts' losses then add up to the batch's.
+    when this is a part of one: the parts' losses then add up to the batch's; those over regions,
+    Lovasz and Dice, are then the mean over the parts.
     """
     label = batch["label"]
     counts = counts or valid_pixels(batch)
     logits = _upsample(output["logits"], label.shape[-2:])
-    segmentation = segmentation_loss(logits, label, counts["segmentation"])
+    segmentation = segmentation_loss(logits, label, counts["segmentation"], options)
     depth = segmentation.new_zeros(())
     if "depth" in output:
         prediction = _upsample(output["depth"], label.shape[-2:])
         error = (prediction - batch["depth"]).abs() * batch["depth_valid"]
         depth = error.sum() / counts["depth"].clamp(min=1)
-    total = segmentation + depth_weight * depth
+    total = segmentation + options.depth_loss * depth
     return {"total": total, "segmentation": segmentation, "depth": depth}
 
 
 def segmentation_loss(
-    logits: torch.Tensor, label: torch.Tensor, count: torch.Tensor
+    logits: torch.Tensor, label: torch.Tensor, count: torch.Tensor, options: Train
 ) -> torch.Tensor:
-    """Cross entropy, summed over the pixels that are not void and divided by their count.
+    """Cross entropy, summed over the pixels that are not void and divided by their count, and the
+    losses over regions that `options` adds, weighted by the share of those pixels that are here.
 
     logits: [N,13,H,W]; label: [N,H,W]. 0 without a pixel.
     """
-    total = F.cross_entropy(logits, label, ignore_index=VOID, reduction="sum")
+    smoothing = options.label_smoothing
+    total = F.cross_entropy(
+        logits, label, ignore_index=VOID, reduction="sum", label_smoothing=smoothing
+    )
+    for weight, region_loss in ((options.lovasz, LovaszLoss), (options.dice, DiceLoss)):
+        if weight:
+            loss = region_loss(MULTICLASS_MODE, ignore_index=VOID)(logits, label)
+            # The sum: without a pixel it is no number but an empty tensor.
+            total = total + weight * loss.sum() * (label != VOID).sum()
     return total / count.clamp(min=1)
 
 

@@ -48,7 +48,7 @@ class TrainingStep:
         for part in _parts(batch, self.compute.accumulate):
             with autocast(self.device, self.compute.precision):
                 output = self.forward(part["image"])
-            loss = multitask_loss(output, part, self.options.depth_loss, counts)
+            loss = multitask_loss(output, part, self.options, counts)
             self.scaler.scale(loss["total"]).backward()
             losses += torch.stack([loss["total"], loss["segmentation"], loss["depth"]]).detach()
         if self.options.clip_norm is not None:
