@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from nyuseg.utils.errors import UserError
-from nyuseg.utils.files import PROJECT
+from nyuseg.utils.files import CLONE
 
 Network = TypeVar("Network", bound=torch.nn.Module)
 
@@ -128,9 +128,11 @@ def environment(device: torch.device, precision: str) -> dict[str, Any]:
 
 def _commit() -> dict[str, Any]:
     """The git commit of this code and whether the work tree has no other change; None unknown."""
+    if CLONE is None:
+        return {"commit": None, "clean": None}
 
     def git(*words: str) -> str | None:
-        command = ["git", "-C", str(PROJECT), *words]
+        command = ["git", "-C", str(CLONE), *words]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError):  # No git, or a copy without history.

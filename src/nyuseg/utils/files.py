@@ -16,8 +16,11 @@ from typing import Any
 
 from nyuseg.utils.errors import UserError
 
-PROJECT = Path(__file__).resolve().parents[3]
-
+_SOURCE = Path(__file__).resolve().parents[2]
+# The clone that this code runs from; None when the library is installed on its own.
+CLONE = _SOURCE.parent if _SOURCE.name == "src" else None
+# Where data, configurations and results lie by default: the clone, or else the working directory.
+PROJECT = CLONE or Path.cwd()
 
 PARTIAL = ".partial"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -220,7 +223,7 @@ def sha256_file(path: Path) -> str:
 
 
 def find(path: str | Path) -> Path:
-    """The path as given or, when it is relative and absent here, below the project's folder.
+    """The path as given or, when it is relative and absent here, below PROJECT.
 
     So `configs/exp060.yaml` means the same from every working directory. Returns the path as
     given when neither exists: the caller's error names what the user typed.
