@@ -58,7 +58,7 @@ def package(options: Namespace) -> None:
     of_user = (options.owner, folds, tta, formats, options.precision, options.competition)
     facts = build(experiment, Options(*of_user, *rest), folder := Path(options.output))
     size = sum(path.stat().st_size for path in (folder / "dataset").iterdir()) / 1e6
-    print(f"data set: {size:.1f} MB, version {facts['fingerprint'][:12]}, {options.precision}")
+    print(f"data set: {size:.1f} MB, version {facts.fingerprint[:12]}, {options.precision}")
     if options.push:
         print(push(folder / "dataset", folder / "kernel"))
     print(f"result: {folder}/dataset and {folder}/kernel")

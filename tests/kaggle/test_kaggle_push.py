@@ -15,6 +15,7 @@ from fake_kaggle import FakeKaggle, error
 from nyuseg.kaggle import client as kaggle_client
 from nyuseg.kaggle.metadata import dataset_metadata, kernel_metadata
 from nyuseg.kaggle.push import push, push_dataset, push_kernel, submit
+from nyuseg.kaggle.records import PackageRecord
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT, write_json
 
@@ -22,6 +23,19 @@ LOCAL = PROJECT / "tests/helpers/kaggle_local.py"
 CLIENT = f"{shlex.quote(sys.executable)} {shlex.quote(str(LOCAL))}"
 KEY = "5ecret0f32hexadecimaldigits00000"
 DATASET, KERNEL = "alice/nyuv2-weights", "alice/nyuv2-inference"
+MANIFEST = PackageRecord(
+    experiment="exp060",
+    folds={"0": "c0ffee"},
+    members=[],
+    tta=True,
+    formats=["npy"],
+    precision="half",
+    competition=None,
+    cv=None,
+    notice=None,
+    files={},
+    fingerprint="abc123",
+)
 URL = f"https://www.kaggle.com/code/{KERNEL}"
 
 
@@ -54,7 +68,7 @@ def package(tmp_path: Path) -> tuple[Path, Path]:
     dataset.mkdir()
     kernel.mkdir()
     (dataset / "fold0.safetensors").write_bytes(bytes(range(256)) * 40)
-    write_json(dataset / "manifest.json", {"fingerprint": "abc123"})
+    MANIFEST.write(dataset / "manifest.json")
     subtitle = "Weights of the five folds for the kernel"
     write_json(
         dataset / "dataset-metadata.json", dataset_metadata("alice", "NYUv2 weights", subtitle)
@@ -301,11 +315,11 @@ def test_nothing_is_sent_when_the_package_is_wrong(package, monkeypatch, tmp_pat
     (dataset / "wheels").mkdir()
     assert "wheels: not a file" in refusal(push, dataset, kernel)
     (dataset / "wheels").rmdir()
-    write_json(dataset / "manifest.json", {})
-    assert "no fingerprint" in refusal(push, dataset, kernel)
+    write_json(dataset / "manifest.json", MANIFEST.model_dump(exclude={"fingerprint"}))
+    assert "manifest.json: lacks fingerprint" in refusal(push, dataset, kernel)
     (dataset / "manifest.json").unlink()
     assert "manifest.json: no such file" in refusal(push, dataset, kernel)
-    write_json(dataset / "manifest.json", {"fingerprint": "abc123"})
+    MANIFEST.write(dataset / "manifest.json")
     path = kernel / "kernel-metadata.json"
     meta = json.loads(path.read_text())
     write_json(path, meta | {"dataset_sources": ["alice/other-data"]})

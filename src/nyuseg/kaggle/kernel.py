@@ -1,7 +1,5 @@
 """What runs inside the Kaggle kernel: the package's networks on the competition's test images."""
 
-import hashlib
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from nyuseg.inference.ensemble import Ensemble
 from nyuseg.inference.predictor import Predictor
 from nyuseg.kaggle.budget import Budget
 from nyuseg.kaggle.mounts import describe, find_all
+from nyuseg.kaggle.records import PackageMember, PackageRecord
 from nyuseg.models.device import pick_devices
 from nyuseg.models.network import load_network
 from nyuseg.models.tensors import read_tensors
@@ -26,10 +25,6 @@ from nyuseg.submission.writing import MANIFEST, write_submission
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import atomic_folder, read_json, sha256_file, write_json
 
-PACKAGE_KEYS = (
-    *("fingerprint", "files", "folds", "tta", "formats", "precision", "competition"),
-    *("cv", "notice", "experiment", "members"),
-)
 CONFIG = "config.json"
 END = "NYUSEG END: submission written and verified"
 
@@ -51,10 +46,11 @@ def run(
     """
     started = started or time.time()
     facts, predictor = load_package(package, fingerprint)
-    source, ids = find_frames(inputs, facts["competition"])
+    source, ids = find_frames(inputs, facts.competition)
     if predictor.uses_depth:
-        require_depth(source.root, "test", f"{facts['experiment']} was trained to see them")
-    formats = usable_formats(source.root, facts["formats"])
+        require_depth(source.root, "test", f"{facts.experiment} was trained to see them")
+    formats = usable_formats(source.root, facts.formats)
+    said = facts.model_dump(mode="json")
     planned = {"folds": predictor.model_count, "views": predictor.view_names}
     budget = Budget(predictor, len(ids), budget_hours * 3600 - (time.time() - started))
     print(f"loaded after {time.time() - started:.0f} s", flush=True)
@@ -62,11 +58,11 @@ def run(
     with atomic_folder(working / "submission", MANIFEST) as folder:
         result = write_submission(predictor, source, ids, folder, formats, budget.watch)
         manifest = {
-            **{key: facts[key] for key in ("experiment", "folds", "fingerprint", "cv", "notice")},
+            **{key: said[key] for key in ("experiment", "folds", "fingerprint", "cv", "notice")},
             "views": predictor.view_names,
             "budget": {"hours": budget_hours, "planned": planned, "dropped": budget.dropped},
             **result,
-            "left_out": [name for name in facts["formats"] if name not in formats],
+            "left_out": [name for name in facts.formats if name not in formats],
             "seconds": round(time.time() - started, 1),
         }
         write_json(folder / MANIFEST, manifest)
@@ -81,26 +77,20 @@ def run(
     return manifest
 
 
-def fingerprint_of(facts: dict[str, Any]) -> str:
-    """SHA-256 over all that a package's manifest says, the hash of every file included."""
-    rest = {key: value for key, value in facts.items() if key != "fingerprint"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def load_package(package: Path, fingerprint: str) -> tuple[dict[str, Any], Predictor]:
+def load_package(package: Path, fingerprint: str) -> tuple[PackageRecord, Predictor]:
     """Check the package and build its networks: its manifest and what predicts.
 
     Raises UserError when the version is another one or a file is missing or damaged.
     """
-    facts = read_json(package / MANIFEST, PACKAGE_KEYS)
-    if facts["fingerprint"] != fingerprint:
+    facts = PackageRecord.read(package / MANIFEST)
+    if facts.fingerprint != fingerprint:
         raise UserError(
-            f"{package}: the attached data set is version {facts['fingerprint'][:12]}, this kernel "
+            f"{package}: the attached data set is version {facts.fingerprint[:12]}, this kernel "
             f"was made for {fingerprint[:12]}; attach its newest version or push both again"
         )
-    if fingerprint_of(facts) != fingerprint:
+    if facts.digest() != fingerprint:
         raise UserError(f"{package / MANIFEST}: altered; upload the data set again")
-    for name, digest in facts["files"].items():
+    for name, digest in facts.files.items():
         path = package / name
         if not path.is_file():
             kind = "unpacked into a folder" if path.is_dir() else "missing"
@@ -108,18 +98,17 @@ def load_package(package: Path, fingerprint: str) -> tuple[dict[str, Any], Predi
         if sha256_file(path) != digest:
             raise UserError(f"{path}: not the file that was packaged; upload the data set again")
     devices = pick_devices()
-    ensembles = [_load_member(package, member, facts, devices) for member in facts["members"]]
+    ensembles = [_load_member(package, member, facts, devices) for member in facts.members]
     return facts, Predictor(ensembles, _read_config(package / CONFIG))
 
 
 def _load_member(
-    package: Path, member: dict[str, Any], facts: dict[str, Any], devices: list[torch.device]
+    package: Path, member: PackageMember, facts: PackageRecord, devices: list[torch.device]
 ) -> Ensemble:
-    prefix = member["prefix"]
-    config = _read_config(package / f"{prefix}{CONFIG}")
-    paths = [package / f"{prefix}fold_{fold}.safetensors" for fold in facts["folds"]]
+    config = _read_config(package / f"{member.prefix}{CONFIG}")
+    paths = [package / f"{member.prefix}fold_{fold}.safetensors" for fold in facts.folds]
     models = [_load(path, config) for path in paths]
-    return Ensemble(models, config, devices, facts["tta"], member["weight"])
+    return Ensemble(models, config, devices, facts.tta, member.weight)
 
 
 def _read_config(path: Path) -> Config:

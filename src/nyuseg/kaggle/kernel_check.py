@@ -19,6 +19,7 @@ import numpy as np
 
 from nyuseg.data.frames import stored_kinds
 from nyuseg.kaggle.kernel import END
+from nyuseg.kaggle.records import PackageRecord
 from nyuseg.submission.writing import MANIFEST
 from nyuseg.utils.arrays import map_array, read_entries
 from nyuseg.utils.errors import UserError
@@ -158,7 +159,7 @@ def check(
     expected: infer.py's submission folder with the same folds and views. Raises UserError when a
     run fails, agrees in fewer than 99.9 % of the pixels, or at fp32 in fewer than all bytes.
     """
-    precision = read_json(package / MANIFEST)["precision"]
+    precision = PackageRecord.read(package / MANIFEST).precision
     lines = []
     for layout in layouts:
         place = work / layout.replace(" ", "_")

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from safetensors.torch import save
 
 from nyuseg.experiment.folder import Experiment
 from nyuseg.inference.loading import load_predictor
-from nyuseg.kaggle.kernel import CONFIG, fingerprint_of
+from nyuseg.kaggle.kernel import CONFIG
 from nyuseg.kaggle.metadata import (
     DATASET_FILE,
     KERNEL_FILE,
@@ -20,6 +20,7 @@ from nyuseg.kaggle.metadata import (
     slugify,
 )
 from nyuseg.kaggle.notebook import import_nbformat, make_notebook, make_script
+from nyuseg.kaggle.records import PackageMember, PackageRecord
 from nyuseg.kaggle.wheels import own_wheel, repack
 from nyuseg.models.tensors import read_tensors
 from nyuseg.submission.writing import MANIFEST, cv_scores
@@ -46,7 +47,7 @@ class Options:
     title: str
 
 
-def build(experiment: Experiment, options: Options, folder: Path) -> dict[str, Any]:
+def build(experiment: Experiment, options: Options, folder: Path) -> PackageRecord:
     """Write folder/dataset and folder/kernel; returns the package's manifest.
 
     Raises UserError, before anything is written, for metadata that Kaggle would refuse, for folds
@@ -69,7 +70,7 @@ def build(experiment: Experiment, options: Options, folder: Path) -> dict[str, A
         facts = _write_package(experiment, options, hashes, inside)
         write_json(inside / DATASET_FILE, data_meta)
     with only_writer(folder / "kernel"), atomic_folder(folder / "kernel", KERNEL_FILE) as inside:
-        script = make_script(facts["fingerprint"], options.budget_hours)
+        script = make_script(facts.fingerprint, options.budget_hours)
         text = make_notebook(script) if kind == "notebook" else script
         (inside / source).write_text(text, encoding="utf-8")
         write_json(inside / KERNEL_FILE, kernel_meta)
@@ -84,31 +85,32 @@ def kernel_name(owner: str, title: str) -> str:
 
 def _write_package(
     experiment: Experiment, options: Options, hashes: dict[str, str], folder: Path
-) -> dict[str, Any]:
+) -> PackageRecord:
     write_json(folder / CONFIG, experiment.config.model_dump(mode="json"))
     members = []
     for number, part in enumerate(experiment.parts):
         prefix = f"member_{number}_" if experiment.members else ""
         _write_member(part.experiment, options, folder, prefix)
         name = part.experiment.config.name
-        members.append({"experiment": name, "prefix": prefix, "weight": part.weight})
+        members.append(PackageMember(experiment=name, prefix=prefix, weight=part.weight))
     own_wheel(folder)
     for name in EXTRA_WHEELS:
         repack(name, folder)
-    facts = {
-        "experiment": experiment.config.name,
-        "folds": hashes,
-        "members": members,
-        "tta": options.tta,
-        "formats": options.formats,
-        "precision": options.precision,
-        "competition": options.competition,
-        "cv": cv_scores(experiment),
-        "notice": experiment.notice,
-        "files": {path.name: sha256_file(path) for path in sorted(folder.iterdir())},
-    }
-    facts["fingerprint"] = fingerprint_of(facts)
-    write_json(folder / MANIFEST, facts)
+    facts = PackageRecord(
+        experiment=experiment.config.name,
+        folds=hashes,
+        members=members,
+        tta=options.tta,
+        formats=options.formats,
+        precision=options.precision,
+        competition=options.competition,
+        cv=cv_scores(experiment),
+        notice=experiment.notice,
+        files={path.name: sha256_file(path) for path in sorted(folder.iterdir())},
+        fingerprint="",
+    )
+    facts = facts.model_copy(update={"fingerprint": facts.digest()})
+    facts.write(folder / MANIFEST)
     return facts
 
 

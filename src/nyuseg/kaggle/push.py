@@ -17,6 +17,7 @@ from nyuseg.kaggle.metadata import (
     check_dataset_metadata,
     check_kernel_metadata,
 )
+from nyuseg.kaggle.records import PackageRecord
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import read_json
 from nyuseg.utils.signals import pause
@@ -117,10 +118,7 @@ def _read_dataset(folder: Path) -> tuple[str, str, list[Path]]:
     """The checked reference owner/slug, the fingerprint and the files to upload."""
     meta = read_json(folder / DATASET_FILE)
     check_dataset_metadata(meta)
-    manifest = read_json(folder / "manifest.json")
-    fingerprint = manifest.get("fingerprint") if isinstance(manifest, dict) else None
-    if not isinstance(fingerprint, str) or not fingerprint:
-        raise UserError(f"{folder / 'manifest.json'}: no fingerprint; package the kernel again")
+    fingerprint = PackageRecord.read(folder / "manifest.json").fingerprint
     files = sorted(path for path in folder.iterdir() if path.name != DATASET_FILE)
     for path in files:
         if not path.is_file():
