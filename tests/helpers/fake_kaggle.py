@@ -156,3 +156,12 @@ class FakeKaggle:
 def error(code: int, message: str) -> Answer:
     """An HTTP error in the words of Kaggle's API."""
     return code, {"code": code, "message": message}
+
+
+def local_environment(port: int) -> dict[str, str]:
+    """Lets the real client talk to 127.0.0.1:port, as its proxy, and never to the real site.
+
+    Not KAGGLE_API_ENVIRONMENT=TEST: the client ignores that and goes to the real site.
+    """
+    proxies = {"http_proxy": f"http://127.0.0.1:{port}", "https_proxy": "http://127.0.0.1:9"}
+    return {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "no_proxy": "", **proxies}

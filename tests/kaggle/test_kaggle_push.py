@@ -3,24 +3,19 @@
 import importlib.util
 import json
 import os
-import shlex
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fake_kaggle import FakeKaggle, error
+from fake_kaggle import FakeKaggle, error, local_environment
 
 from nyuseg.kaggle import client as kaggle_client
 from nyuseg.kaggle.metadata import dataset_metadata, kernel_metadata
 from nyuseg.kaggle.push import push, push_dataset, push_kernel, submit
 from nyuseg.kaggle.records import PackageRecord
 from nyuseg.utils.errors import UserError
-from nyuseg.utils.files import PROJECT, write_json
+from nyuseg.utils.files import write_json
 
-LOCAL = PROJECT / "tests/helpers/kaggle_local.py"
-CLIENT = f"{shlex.quote(sys.executable)} {shlex.quote(str(LOCAL))}"
 KEY = "5ecret0f32hexadecimaldigits00000"
 DATASET, KERNEL = "alice/nyuv2-weights", "alice/nyuv2-inference"
 MANIFEST = PackageRecord(
@@ -41,23 +36,28 @@ URL = f"https://www.kaggle.com/code/{KERNEL}"
 
 @pytest.fixture(autouse=True)
 def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No credential and no Kaggle setting of the person who runs the tests; home is temporary."""
+    """No Kaggle setting of the person who runs the tests, no server yet; home is temporary."""
     for name in list(os.environ):
-        if name.startswith(("KAGGLE_", "NYUSEG_KAGGLE")) or name.lower().endswith("_proxy"):
+        if name.startswith("KAGGLE_") or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     for name in ("HOME", "XDG_CONFIG_HOME", "TMPDIR"):
         (tmp_path / name).mkdir()
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.setattr("tempfile.tempdir", None)  # Python remembers the folder from before.
-    monkeypatch.setenv("NYUSEG_KAGGLE_CLIENT", CLIENT)
+    use_port(monkeypatch, 9)  # 'discard': nobody listens there.
     monkeypatch.setenv("KAGGLE_USERNAME", "alice")
     monkeypatch.setenv("KAGGLE_KEY", KEY)
+
+
+def use_port(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    for name, value in local_environment(port).items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKaggle]:
     with FakeKaggle() as fake:
-        monkeypatch.setenv("FAKE_KAGGLE_PORT", str(fake.port))
+        use_port(monkeypatch, fake.port)
         yield fake
 
 
@@ -89,10 +89,11 @@ def refusal(action: Callable[..., object], *arguments: object) -> str:
 
 
 def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """Let a few lines of Python stand in for the client."""
-    path = tmp_path / "client.py"
+    """Let a few lines of Python run instead of `import kaggle`."""
+    path = tmp_path / "stub/kaggle/__init__.py"
+    path.parent.mkdir(parents=True)
     path.write_text(f"import os, sys, time\n{code}\n")
-    monkeypatch.setenv("NYUSEG_KAGGLE_CLIENT", f"{shlex.quote(sys.executable)} {path}")
+    monkeypatch.setenv("PYTHONPATH", str(path.parents[1]))
 
 
 # With the real client
@@ -180,14 +181,25 @@ def test_push_error_with_exit_code_0(server: FakeKaggle, package, reason: str, a
     assert advice in message
 
 
+def test_answers_that_say_neither_yes_nor_no(server: FakeKaggle, package) -> None:
+    server.errors = {"SaveKernel": (200, {"url": URL})}
+    assert "was not pushed: Kaggle's answer names no version" in refusal(push_kernel, package[1])
+    server.errors = {"CreateDataset": (200, {"status": "queued"})}
+    assert "was not uploaded: Kaggle's answer has the status 'queued'" in refusal(push, *package)
+
+
+def test_a_key_in_an_answer_is_hidden(server: FakeKaggle, package) -> None:
+    server.push_error = f'Wrong "key" {KEY}'
+    expected = f'kernel {KERNEL} was not pushed: Wrong "key" ***'
+    assert refusal(push_kernel, package[1]) == expected
+    server.submit_message = f"Successfully submitted with {KEY}"
+    assert submit("nyu", KERNEL, 3, "a.csv", "text") == "Successfully submitted with ***"
+
+
 @pytest.mark.parametrize("kind", ["Dataset", "Competition", "Kernel", "Model"])
 def test_invalid_sources(server: FakeKaggle, package, kind: str) -> None:
-    # Of model sources the client says nothing; but this project uses none.
     server.invalid_sources = {f"invalid{kind}Sources": ["bob/other"]}
-    if kind == "Model":
-        assert push_kernel(package[1]) == (URL, 1)
-    else:
-        assert f"invalid {kind.lower()} sources ['bob/other']" in refusal(push_kernel, package[1])
+    assert f"invalid {kind.lower()} sources ['bob/other']" in refusal(push_kernel, package[1])
 
 
 @pytest.mark.parametrize(
@@ -231,10 +243,9 @@ def test_a_data_set_that_is_not_there_yet(server: FakeKaggle, package, code: int
     assert server.called("CreateDataset")
 
 
-def test_server_is_down(package, server: FakeKaggle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FAKE_KAGGLE_PORT", "9")  # The port 'discard': nobody listens there.
+def test_server_is_down(package) -> None:
     message = refusal(push, *package)
-    assert "Max retries exceeded" in message or "ConnectionError" in message
+    assert "Max retries exceeded" in message
     assert message.endswith("(Kaggle cannot be reached now; run the same command later)")
     assert "Kaggle cannot be reached" in refusal(push_kernel, package[1])
 
@@ -248,8 +259,12 @@ def test_server_fails_on_the_first_question(server: FakeKaggle, package) -> None
 
 def test_a_file_that_does_not_arrive(server: FakeKaggle, package) -> None:
     server.broken_uploads = {"fold0.safetensors"}
-    assert "fold0.safetensors" in refusal(push, *package)
-    assert not server.called("SaveKernel")
+    expected = "fold0.safetensors could not be uploaded; run the same command again"
+    assert refusal(push, *package) == f"data set {DATASET} was not uploaded: {expected}"
+    server.datasets.add(DATASET)
+    assert expected in refusal(push, *package)
+    for name in ("CreateDataset", "CreateDatasetVersion", "SaveKernel"):
+        assert not server.called(name)
 
 
 def test_token_instead_of_key(server: FakeKaggle, package, monkeypatch) -> None:
@@ -284,12 +299,6 @@ def test_submit_refused(server: FakeKaggle) -> None:
     assert "Competition not found" in message
 
 
-def test_the_installed_client_is_found(package, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NYUSEG_KAGGLE_CLIENT")
-    monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")  # And no request is made.
-    assert kaggle_client.call(["--version"]).out.startswith("Kaggle CLI 2.")
-
-
 # Without it
 
 
@@ -310,7 +319,7 @@ def test_submit_checks_first(change: dict[str, object]) -> None:
 
 
 def test_nothing_is_sent_when_the_package_is_wrong(package, monkeypatch, tmp_path: Path) -> None:
-    stub(tmp_path, monkeypatch, "open(sys.argv[0] + '.called', 'w')")
+    stub(tmp_path, monkeypatch, "open(__file__ + '.called', 'w')")
     dataset, kernel = package
     (dataset / "wheels").mkdir()
     assert "wheels: not a file" in refusal(push, dataset, kernel)
@@ -326,22 +335,16 @@ def test_nothing_is_sent_when_the_package_is_wrong(package, monkeypatch, tmp_pat
     assert f"dataset_sources: {DATASET} is missing" in refusal(push, dataset, kernel)
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(meta).encode())
     assert "BOM" in refusal(push, dataset, kernel)
-    assert not (tmp_path / "client.py.called").exists()
+    assert not list(tmp_path.rglob("*.called"))
 
 
-def test_missing_client(package, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("NYUSEG_KAGGLE_CLIENT", "/nowhere/kaggle")
-    assert kaggle_client.INSTALL in refusal(push, *package)
-    monkeypatch.delenv("NYUSEG_KAGGLE_CLIENT")
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_missing_client(package, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     message = refusal(push, *package)
     assert message == f"Kaggle's client is not installed: {kaggle_client.INSTALL}"
 
 
-def test_a_folder_named_kaggle_is_no_client(package, monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("NYUSEG_KAGGLE_CLIENT")
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_a_folder_named_kaggle_is_no_client(package, monkeypatch) -> None:
     monkeypatch.setattr(
         "importlib.util.find_spec", lambda _: importlib.machinery.ModuleSpec("x", None)
     )
@@ -356,13 +359,13 @@ def test_client_without_six(package, monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_missing_credentials(package, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    stub(tmp_path, monkeypatch, "open(sys.argv[0] + '.called', 'w')")
+    stub(tmp_path, monkeypatch, "open(__file__ + '.called', 'w')")
     monkeypatch.delenv("KAGGLE_KEY")
     for action in (lambda: push(*package), lambda: submit("nyu", KERNEL, 1, "a.csv", "text")):
         message = refusal(action)
         for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "~/.kaggle"):
             assert name in message
-    assert not (tmp_path / "client.py.called").exists()
+    assert not list(tmp_path.rglob("*.called"))
 
 
 @pytest.mark.parametrize(
@@ -382,7 +385,7 @@ def test_credentials_in_files_are_found_and_hidden(
     path = tmp_path / name
     path.parent.mkdir(parents=True)
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    stub(tmp_path, monkeypatch, f"print('Kernel push error: bad key', {KEY!r})")
+    stub(tmp_path, monkeypatch, f"sys.stderr.write('bad key {KEY}'); os._exit(1)")
     assert refusal(push_kernel, package[1]) == f"kernel {KERNEL} was not pushed: bad key ***"
 
 
@@ -391,7 +394,7 @@ def test_credentials_are_hidden_in_all_forms(package, monkeypatch, tmp_path: Pat
         "import base64\n"
         "key = os.environ['KAGGLE_KEY']\n"
         "coded = base64.b64encode(f'alice:{key}'.encode()).decode()\n"
-        "sys.exit(f'failed {key} KGAT_abc Basic x1 Bearer y2 {coded}')"
+        "raise ValueError(f'failed {key} KGAT_abc Basic x1 Bearer y2 {coded}')"
     )
     stub(tmp_path, monkeypatch, code)
     message = refusal(push_kernel, package[1])
@@ -403,67 +406,56 @@ def test_the_real_site_is_never_taken_for_a_test_server(package, monkeypatch) ->
     assert "real site" in refusal(push, *package)
 
 
-def test_these_tests_cannot_reach_the_real_site() -> None:
-    code = LOCAL.read_text().replace('runpy.run_module("kaggle", run_name="__main__")', "")
-    code += "\nassert os.environ['KAGGLE_API_ENVIRONMENT'] == 'LOCALHOST'"
-    code += "\nprint(sorted({kaggle_env.get_endpoint(one) for one in kaggle_env.KaggleEnv}))"
-    environment = os.environ | {"FAKE_KAGGLE_PORT": "9"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
-    assert done.stdout.decode().strip() == "['http://127.0.0.1:9']", done.stderr
+def test_these_tests_cannot_reach_the_real_site(server, package, monkeypatch) -> None:
+    monkeypatch.delenv("KAGGLE_API_ENVIRONMENT")
+    message = refusal(push_kernel, package[1])
+    assert "ProxyError" in message and "api.kaggle.com" in message
+    assert not server.requests
 
 
-def test_every_call_has_a_fresh_temporary_folder(monkeypatch, tmp_path: Path) -> None:
-    stub(tmp_path, monkeypatch, "print(os.environ['TMPDIR'], os.listdir(os.environ['TMPDIR']))")
-    first, second = kaggle_client.call([]).out, kaggle_client.call([]).out
+def test_every_call_has_a_fresh_temporary_folder(package, monkeypatch, tmp_path: Path) -> None:
+    code = "raise ValueError(f\"{os.environ['TMPDIR']} {os.listdir(os.environ['TMPDIR'])}\")"
+    stub(tmp_path, monkeypatch, code)
+    first, second = refusal(push_kernel, package[1]), refusal(push_kernel, package[1])
     assert first != second
-    assert first.split()[1] == "[]"
-    assert not Path(first.split()[0]).exists()
+    assert first.endswith(" []")
+    assert not Path(first.split()[-2]).exists()
+    assert list((tmp_path / "TMPDIR").iterdir()) == []
 
 
 def test_a_client_that_hangs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     stub(tmp_path, monkeypatch, "time.sleep(60)")
-    assert "no answer in 0.2 s" in refusal(kaggle_client.call, [], 0.2)
+    assert "no answer in 0.2 s" in refusal(kaggle_client.call, "kernels_push", 0.2)
 
 
 def test_a_client_that_says_nothing(package, monkeypatch, tmp_path: Path) -> None:
-    stub(tmp_path, monkeypatch, "")
+    stub(tmp_path, monkeypatch, "os._exit(0)")
     assert "no answer, exit code 0" in refusal(push_kernel, package[1])
 
 
-def statuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
-    """A client that accepts every upload and then says these states, the last for ever."""
-    code = (
-        f"words = {list(words)!r}\n"
-        "count = sys.argv[0] + '.count'\n"
-        "done = int(open(count).read()) if os.path.exists(count) else 0\n"
-        "if sys.argv[2] != 'status':\n"
-        "    for name in os.listdir(sys.argv[4]): print(f'Upload successful: {name} (1B)')\n"
-        "    sys.exit(print('Dataset version is being created.'))\n"
-        "open(count, 'w').write(str(done + 1))\n"
-        "word = words[min(done, len(words) - 1)]\n"
-        "sys.exit(word) if ' ' in word else print(word)"
-    )
-    stub(tmp_path, monkeypatch, code)
-
-
-def test_a_data_set_that_never_gets_ready(package, monkeypatch, tmp_path: Path) -> None:
-    statuses(tmp_path, monkeypatch, "ready", "blobs_received")
+def test_a_data_set_that_never_gets_ready(server: FakeKaggle, package) -> None:
+    server.datasets.add(DATASET)
+    server.states = ["ready", *["blobs_received"] * 100]
     message = refusal(push_dataset, package[0], 0.2, 0.01)
     assert f"data set {DATASET}: still 'blobs_received' after 0.2 s" in message
 
 
 @pytest.mark.parametrize("word", ["failed", "deleted"])
-def test_a_data_set_that_cannot_be_unpacked(package, monkeypatch, tmp_path, word: str) -> None:
-    statuses(tmp_path, monkeypatch, "ready", word)
+def test_a_data_set_that_cannot_be_unpacked(server: FakeKaggle, package, word: str) -> None:
+    server.datasets.add(DATASET)
+    server.states = ["ready", word]
     assert f"Kaggle says '{word}'" in refusal(push_dataset, package[0], 30, 0.01)
 
 
-def test_a_deleted_data_set(package, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    statuses(tmp_path, monkeypatch, "deleted")
+def test_a_deleted_data_set(server: FakeKaggle, package) -> None:
+    server.datasets.add(DATASET)
+    server.states = ["deleted"]
     assert "deleted on Kaggle; choose another title" in refusal(push_dataset, package[0])
 
 
-def test_one_lost_answer_while_waiting_is_told(package, monkeypatch, tmp_path, capsys) -> None:
-    statuses(tmp_path, monkeypatch, "ready", "503 Server Error", "ready")
+def test_one_lost_answer_while_waiting_is_told(server: FakeKaggle, package, capsys) -> None:
+    server.datasets.add(DATASET)
+    server.states = ["ready", 503]
     push_dataset(package[0], 30, 0.01)
-    assert "503 Server Error" in capsys.readouterr().out
+    told = f"data set {DATASET}: no state (Kaggle cannot be reached now"
+    assert told in capsys.readouterr().out

@@ -15,7 +15,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from fake_kaggle import FakeKaggle
+from fake_kaggle import FakeKaggle, local_environment
 from nbclient import NotebookClient
 from safetensors.torch import load_file
 
@@ -447,15 +447,13 @@ def test_namespaces_are_probed_without_leaving_anything(tmp_path: Path) -> None:
 
 # The command, with the real client and a server of our own
 
-CLIENT = f"{sys.executable} {PROJECT / 'tests/helpers/kaggle_local.py'}"
-
 
 def push_command(work: Path, home: Path, port: int, **more: str) -> subprocess.CompletedProcess:
     place = ["--oof", str(work / "oof"), "--output", str(home / "pushed")]
     script = [sys.executable, str(PROJECT / "src/package_kernel.py"), "--owner", "alice"]
     credentials = {"KAGGLE_USERNAME": "alice", "KAGGLE_KEY": "5ecret"}
-    client = {"NYUSEG_KAGGLE_CLIENT": CLIENT, "FAKE_KAGGLE_PORT": str(port)}
-    environment = {"PATH": os.environ["PATH"], "HOME": str(home), **credentials, **client, **more}
+    client = {**local_environment(port), **credentials}
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), **client, **more}
     return subprocess.run(
         [*script, "--experiment", "demo", "--competition", "nyu", "--push", *place],
         capture_output=True,

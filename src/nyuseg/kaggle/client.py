@@ -1,67 +1,54 @@
-"""Running Kaggle's own client: where it is, whether it may log in, what it says.
-
-The client is the command line in the environment variable NYUSEG_KAGGLE_CLIENT (the tests use it),
-else `python -m kaggle` of this Python, else `kaggle` on the PATH.
-"""
+"""Calls of Kaggle's own client, in a process of its own, and whether it may log in."""
 
 import base64
 import importlib.util
 import json
 import os
 import re
-import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.signals import run_child
 
 INSTALL = "pip install 'kaggle>=2.2.4' six"
 LIMIT_S = 300  # Of a call that uploads nothing; the client itself would wait for ever.
-UNAVAILABLE = re.compile(
-    r"ConnectionError|Max retries exceeded|Connection (?:aborted|refused|reset)|RemoteDisconnected"
-    r"|timed? ?out|name resolution|\b5\d\d Server Error|Kaggle's side|[Uu]navailable|ProxyError"
-)
+PROCESS = Path(__file__).with_name("client_process.py")
 HIDDEN = "***"
+ADVICE = dict.fromkeys(
+    (403, 404), "is the owner your Kaggle user name, and did you accept the competition's rules?"
+) | {
+    401: "Kaggle refused the credentials: renew them",
+    409: "another kernel or data set has this name; use another title",
+    429: "wait some minutes",
+}
 
 
-@dataclass(frozen=True)
-class Reply:
-    """What the client printed, without credentials, and its exit code."""
+class Refusal(Exception):
+    """A call failed: the reason in one line, without credentials and with what to do about it.
 
-    code: int
-    out: str
-    err: str
+    code: the HTTP status, 0 when Kaggle could not be reached, None when it has nothing to do
+    with HTTP.
+    """
 
-    @property
-    def text(self) -> str:
-        """Both streams."""
-        return f"{self.out}\n{self.err}"
-
-    @property
-    def reason(self) -> str:
-        """One line: the reason that the server or the client gave, or its last words."""
-        err = "\n".join(line for line in self.err.splitlines() if not _is_noise(line)).strip()
-        lines = [line for line in (err or self.out).splitlines() if line.strip()]
-        if not lines:
-            return f"no answer, exit code {self.code}"
-        if "Authentication required" in self.out:
-            return "Authentication required to call the Kaggle API"
-        if not err or "Traceback" in err:
-            return one_line(lines[-1])
-        # 2.2.5 adds advice of its own after an empty line; of it, only whose fault it is is kept.
-        fault = " (a problem on Kaggle's side)" if "on Kaggle's side" in err else ""
-        return one_line(err.split("\n\n")[0]) + fault
+    def __init__(self, reason: str, code: int | None = None) -> None:
+        super().__init__(one_line(reason) + _advice(reason, code))
+        self.code = code
 
 
-def _is_noise(line: str) -> bool:
-    """Progress bars, and the client's own announcements of a retry."""
-    return "%|" in line or "Will retry in" in line
+def _advice(reason: str, code: int | None) -> str:
+    """What to do about a reason that Kaggle gave, where that is known."""
+    if code is not None and (code == 0 or code >= 500):
+        return " (Kaggle cannot be reached now; run the same command later)"
+    if "already in use" in reason:
+        return " (the title is taken; package again with another title)"
+    if "Maximum batch" in reason:
+        return " (wait for a running session to end or stop one, then push again)"
+    return f" ({ADVICE[code]})" if code in ADVICE else ""
 
 
 def one_line(text: str) -> str:
@@ -69,59 +56,51 @@ def one_line(text: str) -> str:
     return " ".join(text.split())[:500]
 
 
-def call(arguments: Sequence[str], limit_s: float | None = LIMIT_S) -> Reply:
-    """Run the client with `arguments`; its reply is redacted and is not yet judged.
+def call(name: str, limit_s: float | None = LIMIT_S, **arguments: object) -> Any:
+    """What the method `name` of KaggleApi returns for `arguments`: a string or a dict of fields.
 
-    limit_s: seconds it may take, None for uploads. Raises UserError when there is no client, when
-    it cannot log in, or when it does not answer in time.
+    limit_s: seconds it may take, None for uploads. Raises Refusal with the server's reason, and
+    UserError when there is no client, when it cannot log in, or when it does not answer in time.
     """
     environment = dict(os.environ)
-    command = [*_find_client(environment), *arguments]
+    _check(environment)
     secrets = _require_credentials(environment)
+    request = json.dumps({"call": name, "arguments": arguments})
     # A failed upload leaves its address in TMPDIR, and the next run would send the data there.
     with tempfile.TemporaryDirectory(prefix="nyuseg-kaggle-") as temporary:
         try:
             done = run_child(
-                command,
+                [sys.executable, "-P", str(PROCESS), request],
                 limit_s,
-                env=_child_environment(environment, temporary),
+                env=environment | {"TMPDIR": temporary, "PYTHONUTF8": "1"},
                 stdin=subprocess.DEVNULL,
                 encoding="utf-8",
                 errors="replace",
             )
         except subprocess.TimeoutExpired:
             raise UserError(f"Kaggle's client gave no answer in {limit_s:g} s; try again") from None
-        except OSError as error:
-            raise UserError(f"{command[0]}: {error.strerror}; {INSTALL}") from None
-    missing = re.search(r"ModuleNotFoundError: (.*)", done.stderr)
-    if done.returncode and missing:
-        raise UserError(f"Kaggle's client does not start ({missing[1]}): {INSTALL}")
-    return Reply(done.returncode, _redact(done.stdout, secrets), _redact(done.stderr, secrets))
+
+    def redact(fields: dict[str, Any]) -> dict[str, Any]:
+        return {k: _redact(v, secrets) if isinstance(v, str) else v for k, v in fields.items()}
+
+    answer = json.loads(done.stdout or "{}", object_hook=redact)
+    if "missing" in answer:
+        raise UserError(f"Kaggle's client does not start ({answer['missing']}): {INSTALL}")
+    if "value" in answer:
+        return answer["value"]
+    last = [f"no answer, exit code {done.returncode}", *done.stderr.strip().splitlines()][-1]
+    raise Refusal(answer.get("reason") or _redact(last, secrets), answer.get("code"))
 
 
-def _find_client(environment: Mapping[str, str]) -> list[str]:
-    given = shlex.split(environment.get("NYUSEG_KAGGLE_CLIENT", ""))
-    if given:
-        return given
+def _check(environment: Mapping[str, str]) -> None:
     spec = importlib.util.find_spec("kaggle")
-    if spec is not None and spec.origin:  # A mere folder of that name has no origin.
-        return [sys.executable, "-P", "-m", "kaggle"]
-    script = shutil.which("kaggle", path=environment.get("PATH"))
-    if script is None:
+    if spec is None or not spec.origin:  # A mere folder of that name has no origin.
         raise UserError(f"Kaggle's client is not installed: {INSTALL}")
-    return [script]
-
-
-def _child_environment(environment: Mapping[str, str], temporary: str) -> dict[str, str]:
     if environment.get("KAGGLE_API_ENVIRONMENT") == "TEST":
         raise UserError(
             "KAGGLE_API_ENVIRONMENT=TEST: Kaggle's client ignores it and uploads to the real site; "
             "unset it"
         )
-    # Verbose, the client prints its requests among what is parsed here.
-    verbose = ("VERBOSE", "VERBOSE_OUTPUT")
-    kept = {name: value for name, value in environment.items() if name not in verbose}
-    return kept | {"TMPDIR": temporary, "PYTHONUTF8": "1"}
 
 
 def _require_credentials(environment: Mapping[str, str]) -> list[str]:

@@ -1,14 +1,14 @@
 """Upload a packaged data set and kernel with Kaggle's own client, and submit the kernel.
 
-The client exits 0 when the server refuses something, so its output decides, not its exit code. The
-sentences looked for are those of client 2.2.4 and 2.2.5. Nothing is retried in silence.
+The client returns normally when the server refuses something: the `error` of its reply decides.
 """
 
 import re
 import time
 from pathlib import Path
+from typing import Any
 
-from nyuseg.kaggle.client import UNAVAILABLE, Reply, call, one_line
+from nyuseg.kaggle.client import Refusal, call, one_line
 from nyuseg.kaggle.metadata import (
     DATASET_FILE,
     KERNEL_FILE,
@@ -22,18 +22,14 @@ from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import read_json
 from nyuseg.utils.signals import pause
 
-PUSHED = re.compile(r"Kernel version (\d+) successfully pushed\.\s+Please check progress at (\S+)")
-# The server hides other people's private data sets: it denies what it could call missing.
-ABSENT = re.compile(r"\b40[34]\b|not found|forbidden|permission|denied|don't have access", re.I)
-
 
 def push(dataset: Path, kernel: Path, timeout_s: int = 1800, poll_s: float = 10) -> str:
     """Upload the data set, wait until Kaggle has unpacked it, push the kernel, which starts it.
 
     dataset, kernel: folders with dataset-metadata.json and kernel-metadata.json; both are checked
     first. timeout_s: how long to wait for the data set to be ready, asking every poll_s seconds.
-    Which client runs is said in kaggle_client.py. Returns 'URL, version N' of the kernel. Raises
-    UserError, with the server's reason, on everything that goes wrong; no credential is printed.
+    Returns 'URL, version N' of the kernel. Raises UserError, with the server's reason, on
+    everything that goes wrong; no credential is printed.
     """
     reference, sources = _read_dataset(dataset)[0], _read_kernel(kernel)["dataset_sources"]
     if reference not in sources:
@@ -55,12 +51,17 @@ def push_dataset(folder: Path, timeout_s: int = 1800, poll_s: float = 10) -> Non
     size = sum(path.stat().st_size for path in files) / 1e6
     word = "creating" if state is None else "new version of"
     print(f"{word} data set {reference}: uploading {len(files)} files, {size:.1f} MB", flush=True)
-    if state is None:
-        command = ["create", "-p", str(folder.resolve())]
-    else:
-        note = f"fingerprint {fingerprint}"
-        command = ["version", "-p", str(folder.resolve()), "-m", note]
-    _check_upload(call(["datasets", *command], limit_s=None), reference, files)
+    upload: dict[str, Any] = {"limit_s": None, "folder": str(folder.resolve()), "quiet": True}
+    try:
+        if state is None:
+            reply = call("dataset_create_new", **upload)
+        else:
+            note = f"fingerprint {fingerprint}"
+            reply = call("dataset_create_version", version_notes=note, **upload)
+        if reply["error"] or (reply["status"] or "").lower() != "ok":
+            raise Refusal(reply["error"] or f"Kaggle's answer has the status '{reply['status']}'")
+    except Refusal as error:
+        raise UserError(f"data set {reference} was not uploaded: {error}") from None
     _wait_until_ready(reference, timeout_s, poll_s)
 
 
@@ -68,22 +69,21 @@ def push_kernel(folder: Path) -> tuple[str, int]:
     """Push the kernel, which starts it; returns its URL and version. Raises UserError as push."""
     name = _read_kernel(folder)["id"]
     print(f"pushing kernel {name}", flush=True)
-    reply = call(["kernels", "push", "-p", str(folder.resolve())])
-    refused = re.search(r"Kernel push error: (.*)", reply.out, re.DOTALL)
-    if refused or reply.code:
-        reason = one_line(refused[1]) if refused else reply.reason
-        raise UserError(f"kernel {name} was not pushed: {reason}{_advice(reason)}")
-    invalid = re.findall(r"not valid (\w+) sources and could not be added[^:]*: (.*)", reply.out)
-    if invalid:
-        named = "; ".join(f"{kind} sources {names}" for kind, names in invalid)
+    try:
+        reply = call("kernels_push", folder=str(folder.resolve()))
+        if reply["error"] or not reply["version_number"]:
+            raise Refusal(reply["error"] or "Kaggle's answer names no version")
+    except Refusal as error:
+        raise UserError(f"kernel {name} was not pushed: {error}") from None
+    kinds = ("dataset", "competition", "kernel", "model")
+    invalid = {kind: reply[f"invalid_{kind}_sources"] for kind in kinds}
+    if any(invalid.values()):
+        named = "; ".join(f"{kind} sources {names}" for kind, names in invalid.items() if names)
         raise UserError(
             f"kernel {name} was pushed, but Kaggle left out the invalid {named}: check their "
             "names, your access, and that you accepted the competition's rules; then push again"
         )
-    pushed = PUSHED.search(reply.out)
-    if not pushed:
-        raise UserError(f"kernel {name}: the client says: {reply.reason}{_advice(reply.reason)}")
-    return pushed[2], int(pushed[1])
+    return reply["url"], reply["version_number"]
 
 
 def submit(competition: str, kernel: str, version: int, file_name: str, message: str) -> str:
@@ -100,17 +100,21 @@ def submit(competition: str, kernel: str, version: int, file_name: str, message:
         raise UserError(
             f"file '{file_name}': give the name of the kernel's output without a folder"
         )
-    options = [f"--kernel={kernel}", f"--version={version}", f"--file={file_name}"]
-    reply = call(["competitions", "submit", competition, *options, f"--message={message}"])
-    answer = one_line(reply.out)
-    # Neither a refusal taken for a success nor the reverse: an unknown answer is shown as it is.
-    accepted = re.search(r"\b(success|submitted)", answer, re.I)
-    if reply.code or not accepted or re.search(r"\b(not|error|failed)\b", answer, re.I):
-        reason = reply.reason
-        raise UserError(
-            f"{kernel} version {version} was not submitted to {competition}: {reason}"
-            f"{_advice(reason)}; look at the competition's list of submissions before you repeat it"
+    request: dict[str, Any] = {"file_name": file_name, "message": message, "kernel": kernel}
+    try:
+        reply = call(
+            "competition_submit_code", competition=competition, kernel_version=version, **request
         )
+        answer = one_line(reply["message"] or "")
+        # Neither a refusal taken for a success nor the reverse: an unknown answer is an error.
+        accepted = re.search(r"\b(success|submitted)", answer, re.I)
+        if not accepted or re.search(r"\b(not|error|failed)\b", answer, re.I):
+            raise Refusal(answer or "Kaggle gave no answer")
+    except Refusal as error:
+        raise UserError(
+            f"{kernel} version {version} was not submitted to {competition}: {error}; look at the "
+            "competition's list of submissions before you repeat it"
+        ) from None
     return answer
 
 
@@ -134,26 +138,13 @@ def _read_kernel(folder: Path) -> Meta:
 
 def _state(reference: str) -> str | None:
     """Kaggle's word for the state of a data set, such as 'ready'; None when we cannot see it."""
-    reply = call(["datasets", "status", reference])
-    if reply.code == 0:
-        return reply.out.split()[-1].lower() if reply.out.split() else "unknown"
-    if not UNAVAILABLE.search(reply.text) and ABSENT.search(reply.text):
-        return None
-    raise UserError(f"data set {reference}: {reply.reason}{_advice(reply.reason)}")
-
-
-def _check_upload(reply: Reply, reference: str, files: list[Path]) -> None:
-    refused = re.search(r"Dataset (?:version )?creation error: (.*)", reply.out)
-    if refused or reply.code or "is being created" not in reply.out:
-        reason = one_line(refused[1]) if refused else reply.reason
-        raise UserError(f"data set {reference} was not uploaded: {reason}{_advice(reason)}")
-    # The client creates the data set even when it had to give up on some of its files.
-    missing = [p.name for p in files if f"Upload successful: {p.name} (" not in reply.out]
-    if missing:
-        raise UserError(
-            f"data set {reference}: {', '.join(missing)} could not be uploaded, the version on "
-            "Kaggle is incomplete and the kernel was not pushed; run the same command again"
-        )
+    try:
+        return call("dataset_status", dataset=reference)
+    except Refusal as error:
+        # The server hides other people's private data sets: it denies what it could call missing.
+        if error.code in (403, 404):
+            return None
+        raise UserError(f"data set {reference}: {error}") from None
 
 
 def _wait_until_ready(reference: str, timeout_s: float, poll_s: float) -> None:
@@ -178,19 +169,3 @@ def _wait_until_ready(reference: str, timeout_s: float, poll_s: float) -> None:
         f"data set {reference}: still '{state}' after {timeout_s:g} s, the kernel was not pushed; "
         f"see https://www.kaggle.com/datasets/{reference} and push again when it is ready"
     )
-
-
-def _advice(reason: str) -> str:
-    """What to do about a reason that Kaggle gave, where that is known."""
-    for pattern, advice in (
-        (UNAVAILABLE, "Kaggle cannot be reached now; run the same command later"),
-        (r"already in use", "the title is taken; package again with another title"),
-        (r"Maximum batch", "wait for a running session to end or stop one, then push again"),
-        (r"\b409\b|Conflict", "another kernel or data set has this name; use another title"),
-        (r"\b401\b|Authentication required|Unauth", "Kaggle refused the credentials: renew them"),
-        (ABSENT, "is the owner your Kaggle user name, and did you accept the competition's rules?"),
-        (r"\b429\b|Too Many|rate limit", "wait some minutes"),
-    ):
-        if re.search(pattern, reason):
-            return f" ({advice})"
-    return ""
