@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 
 from nyuseg.kaggle.metadata import (
-    DATASET_FIELDS,
-    KERNEL_FIELDS,
+    DATASET_FILE,
+    KERNEL_FILE,
     LICENSES,
-    check_dataset_metadata,
-    check_kernel_metadata,
+    DatasetMetadata,
+    KernelMetadata,
     dataset_metadata,
     kernel_metadata,
     slugify,
 )
 from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import write_json
 
 SUBTITLE = "Weights of the five folds for the kernel"
 MISSING = object()
@@ -24,14 +25,15 @@ MISSING = object()
 
 def dataset(**changes: Any) -> dict[str, Any]:
     """Valid metadata with some fields changed; a changed title changes the slug too."""
-    return change(dataset_metadata("alice", "NYUv2 weights", SUBTITLE), changes)
+    meta = dataset_metadata("alice", "NYUv2 weights", SUBTITLE)
+    return change(meta.model_dump(), changes)
 
 
 def kernel(**changes: Any) -> dict[str, Any]:
     meta = kernel_metadata(
         "alice", "NYUv2 inference", "nyu.ipynb", "notebook", "alice/nyuv2-weights", "nyu-depth"
     )
-    return change(meta, changes)
+    return change(meta.model_dump(), changes)
 
 
 def change(meta: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -39,6 +41,14 @@ def change(meta: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         meta["id"] = f"alice/{slugify(changes['title'])}"
     meta |= changes
     return {field: value for field, value in meta.items() if value is not MISSING}
+
+
+def check_dataset(values: dict[str, Any]) -> None:
+    DatasetMetadata.check(values, DATASET_FILE)
+
+
+def check_kernel(values: dict[str, Any]) -> None:
+    KernelMetadata.check(values, KERNEL_FILE)
 
 
 def refusal(check: Any, *arguments: Any) -> str:
@@ -84,34 +94,34 @@ def test_every_field_is_explicit_and_safe() -> None:
         "model_sources": [],
     }
     script = kernel_metadata("alice", "NYUv2 script", "a.py", "script", "bob/some-data", None)
-    assert script["competition_sources"] == []
-    assert script["kernel_type"] == "script"
+    assert script.competition_sources == []
+    assert script.kernel_type == "script"
     meta = dataset()
     assert meta["id"] == "alice/nyuv2-weights"
     assert meta["isPrivate"] is True
     assert meta["licenses"] == [{"name": "other"}]
-    assert set(meta) == set(DATASET_FIELDS)
-    assert json.loads(json.dumps(meta)) == meta
+    fields = "id title subtitle description licenses isPrivate keywords resources"
+    assert list(meta) == fields.split()
 
 
 @pytest.mark.parametrize("length", [6, 50])
 def test_data_set_titles_at_the_limits(length: int) -> None:
-    check_dataset_metadata(dataset(title="t" * length))
+    check_dataset(dataset(title="t" * length))
 
 
 @pytest.mark.parametrize("length", [5, 50])
 def test_kernel_titles_at_the_limits(length: int) -> None:
-    check_kernel_metadata(kernel(title="t" * length))
+    check_kernel(kernel(title="t" * length))
 
 
 @pytest.mark.parametrize("length", [20, 80])
 def test_subtitles_at_the_limits(length: int) -> None:
-    check_dataset_metadata(dataset(subtitle="s" * length))
+    check_dataset(dataset(subtitle="s" * length))
 
 
 @pytest.mark.parametrize("name", LICENSES)
 def test_licences_that_kaggle_knows(name: str) -> None:
-    check_dataset_metadata(dataset(licenses=[{"name": name}]))
+    check_dataset(dataset(licenses=[{"name": name}]))
 
 
 # Field and a value of it that must be refused with the field's name.
@@ -157,11 +167,11 @@ WRONG_IN_BOTH = [
         ("isPrivate", 1),
         ("resources", None),
         ("id_no", 7),
-        *((field, MISSING) for field in DATASET_FIELDS),
+        *((field, MISSING) for field in DatasetMetadata.model_fields),
     ],
 )
 def test_data_set_refuses(field: str, value: Any) -> None:
-    message = refusal(check_dataset_metadata, dataset(**{field: value}))
+    message = refusal(check_dataset, dataset(**{field: value}))
     assert message.startswith(f"dataset-metadata.json: {field}: ")
 
 
@@ -203,19 +213,17 @@ def test_data_set_refuses(field: str, value: Any) -> None:
         ("kernel_sources", None),
         ("model_sources", {}),
         ("docker_image", "gcr.io/kaggle-images/python@sha256:0"),
-        *((field, MISSING) for field in KERNEL_FIELDS),
+        *((field, MISSING) for field in KernelMetadata.model_fields),
     ],
 )
 def test_kernel_refuses(field: str, value: Any) -> None:
-    message = refusal(check_kernel_metadata, kernel(**{field: value}))
+    message = refusal(check_kernel, kernel(**{field: value}))
     assert message.startswith(f"kernel-metadata.json: {field}: ")
 
 
 def test_slug_is_short_though_the_title_is_long() -> None:
-    assert "id: 'a' has 1 characters" in refusal(
-        check_dataset_metadata, dataset(title="a" + " " * 9)
-    )
-    assert "id: 'ab' has 2 characters" in refusal(check_kernel_metadata, kernel(title="(ab)+ "))
+    assert "id: 'a' has 1 characters" in refusal(check_dataset, dataset(title="a" + " " * 9))
+    assert "id: 'ab' has 2 characters" in refusal(check_kernel, kernel(title="(ab)+ "))
 
 
 def test_kernel_and_data_set_of_the_same_name() -> None:
@@ -233,9 +241,20 @@ def test_builders_check() -> None:
 
 
 @pytest.mark.parametrize("value", [[], "text", 7, None])
-def test_metadata_that_is_no_object(value: object) -> None:
-    assert "one JSON object" in refusal(check_dataset_metadata, value)
-    assert "one JSON object" in refusal(check_kernel_metadata, value)
+def test_metadata_that_is_no_object(tmp_path: Path, value: object) -> None:
+    write_json(tmp_path / "meta.json", value)
+    for kind in (DatasetMetadata, KernelMetadata):
+        message = refusal(kind.read, tmp_path / "meta.json")
+        assert message.startswith(f"{tmp_path}/meta.json: lacks an object")
+
+
+def test_metadata_come_back_as_they_were_written(tmp_path: Path) -> None:
+    path = tmp_path / DATASET_FILE
+    dataset_metadata("alice", "NYUv2 weights", SUBTITLE).write(path)
+    assert json.loads(path.read_text()) == dataset()
+    assert DatasetMetadata.read(path).model_dump() == dataset()
+    path.write_text(path.read_text().replace('"isPrivate": true', '"isPrivate": false'))
+    assert refusal(DatasetMetadata.read, path).startswith(f"{path}: isPrivate: ")
 
 
 @pytest.mark.parametrize(
@@ -252,13 +271,18 @@ def test_metadata_that_is_no_object(value: object) -> None:
 def test_code_file(tmp_path: Path, data: bytes | None, reason: str) -> None:
     if data is not None:
         (tmp_path / "nyu.ipynb").write_bytes(data)
-    message = refusal(check_kernel_metadata, kernel(), tmp_path)
-    assert message.startswith("kernel-metadata.json: code_file: ")
+    path = tmp_path / KERNEL_FILE
+    write_json(path, kernel())
+    message = refusal(KernelMetadata.read, path)
+    assert message.startswith(f"{path}: code_file: nyu.ipynb ")
     assert reason in message
 
 
 def test_good_code_files(tmp_path: Path) -> None:
+    path = tmp_path / KERNEL_FILE
     (tmp_path / "nyu.ipynb").write_text('{"cells": []}')
-    check_kernel_metadata(kernel(), tmp_path)
+    write_json(path, kernel())
+    assert KernelMetadata.read(path).code_file == "nyu.ipynb"
     (tmp_path / "nyu.py").write_text("print('a')\n")
-    check_kernel_metadata(kernel(kernel_type="script", code_file="nyu.py"), tmp_path)
+    write_json(path, kernel(kernel_type="script", code_file="nyu.py"))
+    assert KernelMetadata.read(path).code_file == "nyu.py"

@@ -70,12 +70,13 @@ def package(tmp_path: Path) -> tuple[Path, Path]:
     (dataset / "fold0.safetensors").write_bytes(bytes(range(256)) * 40)
     MANIFEST.write(dataset / "manifest.json")
     subtitle = "Weights of the five folds for the kernel"
-    write_json(
-        dataset / "dataset-metadata.json", dataset_metadata("alice", "NYUv2 weights", subtitle)
-    )
+    described = dataset_metadata("alice", "NYUv2 weights", subtitle)
+    described.write(dataset / "dataset-metadata.json")
     write_json(kernel / "nyu.ipynb", {"cells": [], "metadata": {}, "nbformat": 4})
-    meta = kernel_metadata("alice", "NYUv2 inference", "nyu.ipynb", "notebook", DATASET, "nyu")
-    write_json(kernel / "kernel-metadata.json", meta)
+    kernel_meta = kernel_metadata(
+        "alice", "NYUv2 inference", "nyu.ipynb", "notebook", DATASET, "nyu"
+    )
+    kernel_meta.write(kernel / "kernel-metadata.json")
     return dataset, kernel
 
 

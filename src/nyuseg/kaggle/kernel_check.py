@@ -19,11 +19,11 @@ import numpy as np
 
 from nyuseg.data.frames import stored_kinds
 from nyuseg.kaggle.kernel import END
+from nyuseg.kaggle.metadata import KERNEL_FILE, KernelMetadata
 from nyuseg.kaggle.records import PackageRecord
 from nyuseg.submission.writing import MANIFEST
 from nyuseg.utils.arrays import map_array, read_entries
 from nyuseg.utils.errors import UserError
-from nyuseg.utils.files import read_json
 from nyuseg.utils.signals import run_child
 
 OWNER, SLUG = "owner", "package"
@@ -126,7 +126,7 @@ def run_kernel(kernel: Path, work: Path, inputs: Path) -> Path:
 
 def script_of(kernel: Path) -> str:
     """The code of a kernel folder, notebook or script."""
-    file = kernel / read_json(kernel / "kernel-metadata.json", ("code_file",))["code_file"]
+    file = kernel / KernelMetadata.read(kernel / KERNEL_FILE).code_file
     if file.suffix == ".py":
         return file.read_text(encoding="utf-8")
     cells = json.loads(file.read_text(encoding="utf-8"))["cells"]

@@ -14,7 +14,7 @@ from nyuseg.kaggle.metadata import (
     DATASET_FILE,
     KERNEL_FILE,
     SUFFIXES,
-    check_kernel_metadata,
+    KernelMetadata,
     dataset_metadata,
     kernel_metadata,
     slugify,
@@ -68,13 +68,13 @@ def build(experiment: Experiment, options: Options, folder: Path) -> PackageReco
     _, hashes = load_predictor(experiment, options.folds, torch.device("cpu"), options.tta)
     with only_writer(folder / "dataset"), atomic_folder(folder / "dataset", DATASET_FILE) as inside:
         facts = _write_package(experiment, options, hashes, inside)
-        write_json(inside / DATASET_FILE, data_meta)
+        data_meta.write(inside / DATASET_FILE)
     with only_writer(folder / "kernel"), atomic_folder(folder / "kernel", KERNEL_FILE) as inside:
         script = make_script(facts.fingerprint, options.budget_hours)
         text = make_notebook(script) if kind == "notebook" else script
         (inside / source).write_text(text, encoding="utf-8")
-        write_json(inside / KERNEL_FILE, kernel_meta)
-        check_kernel_metadata(kernel_meta, inside)
+        kernel_meta.write(inside / KERNEL_FILE)
+        KernelMetadata.read(inside / KERNEL_FILE)  # Checks the code file.
     return facts
 
 

@@ -13,13 +13,11 @@ from nyuseg.kaggle.metadata import (
     DATASET_FILE,
     KERNEL_FILE,
     SLUG,
-    Meta,
-    check_dataset_metadata,
-    check_kernel_metadata,
+    DatasetMetadata,
+    KernelMetadata,
 )
 from nyuseg.kaggle.records import PackageRecord
 from nyuseg.utils.errors import UserError
-from nyuseg.utils.files import read_json
 from nyuseg.utils.signals import pause
 
 
@@ -31,8 +29,8 @@ def push(dataset: Path, kernel: Path, timeout_s: int = 1800, poll_s: float = 10)
     Returns 'URL, version N' of the kernel. Raises UserError, with the server's reason, on
     everything that goes wrong; no credential is printed.
     """
-    reference, sources = _read_dataset(dataset)[0], _read_kernel(kernel)["dataset_sources"]
-    if reference not in sources:
+    reference = _read_dataset(dataset)[0]
+    if reference not in KernelMetadata.read(kernel / KERNEL_FILE).dataset_sources:
         raise UserError(f"{kernel / KERNEL_FILE}: dataset_sources: {reference} is missing")
     push_dataset(dataset, timeout_s, poll_s)
     url, version = push_kernel(kernel)
@@ -67,7 +65,7 @@ def push_dataset(folder: Path, timeout_s: int = 1800, poll_s: float = 10) -> Non
 
 def push_kernel(folder: Path) -> tuple[str, int]:
     """Push the kernel, which starts it; returns its URL and version. Raises UserError as push."""
-    name = _read_kernel(folder)["id"]
+    name = KernelMetadata.read(folder / KERNEL_FILE).id
     print(f"pushing kernel {name}", flush=True)
     try:
         reply = call("kernels_push", folder=str(folder.resolve()))
@@ -92,7 +90,7 @@ def submit(competition: str, kernel: str, version: int, file_name: str, message:
     competition: its slug; kernel: 'owner/slug'; version: 1 or more; file_name: the name alone, such
     as submission.csv. Returns the server's answer. Raises UserError with the server's reason.
     """
-    if not SLUG.fullmatch(competition):
+    if not re.fullmatch(SLUG, competition):
         raise UserError(f"competition '{competition}': give the last part of its address alone")
     if not re.fullmatch(r"[\w-]+/[a-z0-9-]+", kernel) or version < 1:
         raise UserError(f"kernel '{kernel}', version {version}: give owner/slug and 1 or more")
@@ -120,20 +118,13 @@ def submit(competition: str, kernel: str, version: int, file_name: str, message:
 
 def _read_dataset(folder: Path) -> tuple[str, str, list[Path]]:
     """The checked reference owner/slug, the fingerprint and the files to upload."""
-    meta = read_json(folder / DATASET_FILE)
-    check_dataset_metadata(meta)
+    reference = DatasetMetadata.read(folder / DATASET_FILE).id
     fingerprint = PackageRecord.read(folder / "manifest.json").fingerprint
     files = sorted(path for path in folder.iterdir() if path.name != DATASET_FILE)
     for path in files:
         if not path.is_file():
             raise UserError(f"{path}: not a file; Kaggle's client would leave it out")
-    return meta["id"], fingerprint, files
-
-
-def _read_kernel(folder: Path) -> Meta:
-    meta = read_json(folder / KERNEL_FILE)
-    check_kernel_metadata(meta, folder)
-    return meta
+    return reference, fingerprint, files
 
 
 def _state(reference: str) -> str | None:
