@@ -5,7 +5,7 @@ RUN := $(BIN)/python src
 FOLDS := 0 1 2 3 4
 CHECKED := kaggle_kernel/checked
 
-.PHONY: demo demo-blend test quick lint kernel-check bench
+.PHONY: demo demo-blend test quick coverage slow lint kernel-check bench
 
 # Every package is installed at the version that was tested; without -c, pip takes newer ones.
 .venv/installed: pyproject.toml constraints.txt
@@ -60,6 +60,15 @@ test: .venv/installed
 # Seconds: without the tests that train.
 quick: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"
+
+# The same, with the ten modules that they cover least and the total; it takes 40 % longer.
+coverage: .venv/installed
+	$(BIN)/python -m pytest -m "not slow" --cov=nyuseg --cov-report=
+	$(BIN)/coverage report --sort=cover | sed -n '1,12p;$$p'
+
+# The rest.
+slow: .venv/installed
+	$(BIN)/python -m pytest -m slow
 
 lint: .venv/installed
 	$(BIN)/ruff check src tests benchmarks
