@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     formats = parse_formats(options.format) if options.format else None
     require_safe_name(options.experiment, "--experiment")
+    from nyuseg.evaluation.history import number
     from nyuseg.experiment.folder import open_experiment
     from nyuseg.experiment.training_data import require_input
     from nyuseg.models.device import pick_devices
@@ -51,13 +52,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = Path(options.submissions) / name
     print(f"{name}: folds {folds}, flip TTA {'on' if options.tta else 'off'}, data {root}")
     manifest = infer(experiment, folds, options.tta, root, folder, formats, pick_devices())
-    cv = manifest["cv"]
-    print(
-        f"{manifest['images']} images in {manifest['seconds']} s, every file decoded and compared"
-    )
-    print(f"out-of-fold mIoU: {cv['miou']:.4f}" if cv else "out-of-fold mIoU: folds missing")
-    if manifest["notice"]:
-        print(f"!! {manifest['notice']} !!")
+    cv = manifest.cv
+    print(f"{manifest.images} images in {manifest.seconds} s, every file decoded and compared")
+    print(f"out-of-fold mIoU: {number(cv.miou)}" if cv else "out-of-fold mIoU: folds missing")
+    if manifest.notice:
+        print(f"!! {manifest.notice} !!")
     print(f"result: {folder}")
 
 

@@ -30,8 +30,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     experiment = open_experiment(options.experiment, oof, root=given_input(options))
     result = search(experiment, scales, pick_device())
     print(f"\n{view_table(result)}")
-    if result["notice"]:
-        print(f"!! {result['notice']} !!")
+    if result.notice:
+        print(f"!! {result.notice} !!")
     print(f"\nresult: {experiment.folder / 'tta.json'}")
 
 

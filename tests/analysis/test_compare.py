@@ -14,7 +14,7 @@ import compare as script
 from nyuseg.analysis import compare as module
 from nyuseg.analysis.compare import REPORTED, compare, count_parameters, training_seconds
 from nyuseg.data.classes import CLASS_NAMES
-from nyuseg.data.fingerprint import describe_all
+from nyuseg.data.fingerprint import FilesRecord, describe_all
 from nyuseg.data.frames import frame_path, read_label, write_png
 from nyuseg.ensembling.blend import blend
 from nyuseg.evaluation.bootstrap import difference, draw
@@ -22,7 +22,7 @@ from nyuseg.evaluation.oof import image_confusions
 from nyuseg.experiment.folder import open_experiment
 from nyuseg.experiment.training_data import FILES, data_files
 from nyuseg.utils.errors import UserError
-from nyuseg.utils.files import write_bytes, write_json, write_text
+from nyuseg.utils.files import write_bytes, write_text
 
 SIZE, INPUT = (40, 56), (48, 64)
 
@@ -141,7 +141,8 @@ def test_a_class_that_does_not_occur_is_a_dash(lab: Path, tmp_path: Path) -> Non
     pair = [open_experiment(name, tmp_path / "oof") for name in ("good", "worse")]
     for one in pair:
         object.__setattr__(one, "input", tmp_path / "input")
-        write_json(one.folder / FILES, describe_all(data_files(one), {}))  # As if trained on it.
+        facts = describe_all(data_files(one), {})  # As if trained on it.
+        FilesRecord(files=facts).write(one.folder / FILES)
     text = compare(pair, tmp_path / "out")
     lines = {line[:16].strip(): line[16:].split() for line in text.splitlines()}
     assert lines[CLASS_NAMES[3]] == ["-", "-"] and "nan" not in text

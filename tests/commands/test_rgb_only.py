@@ -123,7 +123,7 @@ def test_the_whole_way_without_depth(work: Path, trained: Path, tmp_path: Path, 
     found = read_json(tmp_path / "dataset/manifest.json")["fingerprint"]
     inputs = mount(tmp_path, "plain", tmp_path / "dataset", work / "rgb/test")
     manifest = run(tmp_path / "dataset", found, inputs, tmp_path / "working", 8)
-    assert manifest["files"] == files
+    assert manifest.files == files
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from manifests import make_manifest
 from printed import read_table
 
 import infer
@@ -236,7 +237,7 @@ def test_a_step_tells_what_its_batch_has_no_pixel_for(key: str, empty: object, p
 
 def test_a_score_that_nothing_defines_is_in_no_mean_of_scores() -> None:
     rows = [
-        {"name": name, "manifest": {"folds": {"0": ""}}, "miou": miou, "pixel_accuracy": None}
+        {"name": name, "manifest": make_manifest(), "miou": miou, "pixel_accuracy": None}
         for name, miou in (("a", 0.6), ("b", None), ("c", 0.2))
     ]
     mean = read_table(score_table(rows), "submission")["mean single fold"]

@@ -122,7 +122,7 @@ def test_a_table_with_a_fold_less_than_the_configuration_is_refused(tmp_path: Pa
     folder = tmp_path / "x"
     write_folds(folder / "folds.csv", table)
     write_text(folder / "config.yaml", dump_config(parse_config({"name": "x"}, "test")))
-    facts = {"input": str(tmp_path), "folds": fold_hash(table), "data": ""}
+    facts = {"input": str(tmp_path), "folds": fold_hash(table), "data": "", "notice": None}
     write_json(folder / "experiment.json", facts)
     with pytest.raises(UserError, match=r"folds\.csv: has 4 folds, the configuration 5"):
         open_experiment("x", tmp_path)

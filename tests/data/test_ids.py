@@ -168,4 +168,4 @@ def test_hostile_ids_go_the_whole_way(tmp_path: Path, capsys) -> None:
     package = tmp_path / "kernel/dataset"
     found = read_json(package / "manifest.json")["fingerprint"]
     manifest = run(package, found, data, tmp_path / "kernel", 8)
-    assert manifest["files"] == read_json(out / "demo/manifest.json")["files"]
+    assert manifest.files == read_json(out / "demo/manifest.json")["files"]

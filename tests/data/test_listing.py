@@ -231,7 +231,7 @@ def test_the_manifest_lists_ids_in_the_order_of_the_array(root: Path, tmp_path: 
     source = FrameFolder(root, "train")
     (tmp_path / "out").mkdir()
     manifest = write_submission(predictor, source, ids, tmp_path / "out", ["npy", "png"])
-    assert manifest["ids"] == ["12", "16", "4", "8"]
+    assert manifest.ids == ["12", "16", "4", "8"]
     array = np.load(tmp_path / "out/submission.npy")
     assert array[:, 0, 0].tolist() == [12, 3, 4, 8]
     sizes = dict.fromkeys(reversed(ids), (3, 4))

@@ -40,6 +40,7 @@ from nyuseg.kaggle.notebook import SCRIPT
 from nyuseg.kaggle.package import to_half
 from nyuseg.kaggle.wheels import own_wheel, repack
 from nyuseg.submission.formats import usable_formats
+from nyuseg.submission.manifest import Dropped
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT, read_json
 
@@ -163,8 +164,8 @@ def test_the_flipped_view_goes_first_then_folds_and_the_budget_is_kept() -> None
     assert (pace.model_count, pace.view_count) == (5, 1) and pace.now <= 800
     pace, budget = spend(500)
     assert pace.view_count == 1 and 1 <= pace.model_count < 5 and pace.now <= 500
-    assert budget.dropped[0]["image"] == 24  # Two batches to settle, four to measure.
-    assert budget.dropped[-1]["models"] == pace.model_count
+    assert budget.dropped[0].image == 24  # Two batches to settle, four to measure.
+    assert budget.dropped[-1].models == pace.model_count
 
 
 def test_one_fold_and_one_view_always_remain() -> None:
@@ -332,8 +333,8 @@ def test_another_version_or_a_damaged_file_is_refused(work: Path, tmp_path: Path
 def test_a_budget_that_is_too_small_still_ends_with_a_submission(work, tmp_path, capsys) -> None:
     package_folder = work / "fp32/dataset"
     manifest = run(package_folder, fingerprint(work), work / "data", tmp_path, 1e-9)
-    assert manifest["views"] == ["identity"]
-    assert manifest["budget"]["dropped"][0] == {"image": 0, "models": 1, "views": 1}
+    assert manifest.views == ["identity"]
+    assert manifest.budget.dropped[0] == Dropped(image=0, models=1, views=1)
     out = capsys.readouterr().out
     assert "too slow for the budget" in out and END in out
     assert np.load(tmp_path / "submission.npy").shape == (10, 48, 64)

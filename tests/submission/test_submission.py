@@ -1,13 +1,13 @@
 """Submissions: what was predicted is what a leaderboard decodes, in each format."""
 
 import csv
-import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from manifests import make_manifest
 from printed import read_table
 
 from nyuseg.config.sections import Submission
@@ -82,8 +82,7 @@ def write_labels(folder: Path, masks: Masks) -> Path:
 
 
 def write_manifest(folder: Path, options: Submission, **more: object) -> None:
-    values = {"encoding": options.model_dump(), **more}
-    (folder / "manifest.json").write_text(json.dumps(values))
+    make_manifest(encoding=options, **more).write(folder / "manifest.json")
 
 
 # Round trips.
@@ -377,7 +376,8 @@ def test_table_shows_each_submission_and_the_mean_of_folds(tmp_path: Path, masks
         guess = {image_id: mask.copy() for image_id, mask in masks.items()}
         guess["000003"].ravel()[:wrong] = (guess["000003"].ravel()[:wrong] + 1) % 13
         folder = write(tmp_path / name, "npy", guess).parent
-        write_manifest(folder, DEFAULT, folds=dict.fromkeys(folds, "hash"), cv={"miou": 0.4321})
+        cv = {"miou": 0.4321, "pixel_accuracy": None}
+        write_manifest(folder, DEFAULT, folds=dict.fromkeys(folds, "hash"), cv=cv)
         scores.append(score_submission(folder, labels))
     table = read_table(score_table(scores), "submission")
     assert {name: row["pixel acc"] for name, row in table.items()} == {

@@ -5,7 +5,6 @@ from dataclasses import replace
 from itertools import combinations
 from threading import Lock
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,14 +19,13 @@ from nyuseg.evaluation.metrics import confusion_matrix, mean_iou
 from nyuseg.evaluation.oof import check_pooling
 from nyuseg.evaluation.report import difference_text
 from nyuseg.experiment.folder import Experiment
-from nyuseg.experiment.records import Estimate
+from nyuseg.experiment.records import ViewSearchRecord, ViewsRecord
 from nyuseg.experiment.training_data import training_frames
 from nyuseg.inference.ensemble import Answer, Ensemble, WeightedMean
 from nyuseg.inference.predictor import Prediction, Predictor
 from nyuseg.inference.probe import require_views
 from nyuseg.models.release import load_release
 from nyuseg.utils.errors import UserError
-from nyuseg.utils.files import write_json
 from nyuseg.utils.locks import only_writer
 from nyuseg.utils.progress import progress
 
@@ -46,7 +44,9 @@ def candidate_sets(scales: Sequence[float]) -> list[list[View]]:
     return sets
 
 
-def search(experiment: Experiment, scales: Sequence[float], device: torch.device) -> dict[str, Any]:
+def search(
+    experiment: Experiment, scales: Sequence[float], device: torch.device
+) -> ViewSearchRecord:
     """Score each set of views out-of-fold; writes tta.json beside cv.json and returns it.
 
     Each image is predicted by the network that did not train on it, in every view once. `rows` are
@@ -66,22 +66,22 @@ def search(experiment: Experiment, scales: Sequence[float], device: torch.device
         _row(views, found, confusions[0], scenes, seconds)
         for views, found in zip(sets, confusions, strict=True)
     ]
-    best = int(np.argmax([row["miou"] for row in rows]))
+    best = int(np.argmax([row.miou for row in rows]))
     equal = [
         row
         for row, found in zip(rows, confusions, strict=True)
         if not difference(confusions[best], found, scenes).is_above
     ]
-    result = {
-        "experiment": experiment.config.name,
-        "notice": experiment.notice,
-        "rows": sorted(rows, key=lambda row: row["seconds"]),
-        "best": rows[best],
-        "advised": min(equal, key=lambda row: row["seconds"]),
-        "nested": difference(_nested(confusions, folds), confusions[0], scenes).model_dump(),
-    }
+    result = ViewSearchRecord(
+        experiment=experiment.config.name,
+        notice=experiment.notice,
+        rows=sorted(rows, key=lambda row: row.seconds),
+        best=rows[best],
+        advised=min(equal, key=lambda row: row.seconds),
+        nested=difference(_nested(confusions, folds), confusions[0], scenes),
+    )
     with only_writer(experiment.folder, wait=True):
-        write_json(experiment.folder / "tta.json", result)
+        result.write(experiment.folder / "tta.json")
     return result
 
 
@@ -91,15 +91,14 @@ def _row(
     identity: np.ndarray,
     scenes: Sequence[str],
     seconds: dict[str, float],
-) -> dict[str, Any]:
-    """What is known of a set: its mIoU, what it gains over the identity, seconds an image."""
-    return {
-        "views": [view.name for view in views],
-        "miou": float(mean_iou(confusions.sum(0))),
-        "gain": difference(confusions, identity, scenes).model_dump(),
-        "seconds": sum(seconds[view.name] for view in views),
-        "setting": f"tta.views=[{', '.join(_flow(view) for view in views)}]",
-    }
+) -> ViewsRecord:
+    return ViewsRecord(
+        views=[view.name for view in views],
+        miou=float(mean_iou(confusions.sum(0))),
+        gain=difference(confusions, identity, scenes),
+        seconds=sum(seconds[view.name] for view in views),
+        setting=f"tta.views=[{', '.join(_flow(view) for view in views)}]",
+    )
 
 
 def _nested(confusions: np.ndarray, folds: np.ndarray) -> np.ndarray:
@@ -194,18 +193,16 @@ def _flow(view: View) -> str:
     return "{" + ", ".join(parts) + "}"
 
 
-def view_table(result: dict[str, Any]) -> str:
+def view_table(result: ViewSearchRecord) -> str:
     """What tta.json says, as text."""
     lines = [f"{'mIoU':>8}{'over identity, 95 %':>28}{'s/image':>9}  scales and flips"]
-    for row in result["rows"]:
-        gain, marks = difference_text(Estimate(**row["gain"])), " *" * (row == result["advised"])
-        views = _short(row["views"]) + marks
-        lines.append(f"{row['miou']:8.4f}{gain:>28}{row['seconds']:9.3f}  {views}")
+    for row in result.rows:
+        gain, marks = difference_text(row.gain), " *" * (row == result.advised)
+        lines.append(f"{row.miou:8.4f}{gain:>28}{row.seconds:9.3f}  {_short(row.views)}{marks}")
     lines += [
         "",
-        f"the best set gains {difference_text(Estimate(**result['nested']))}"
-        " on rooms that did not choose it",
+        f"the best set gains {difference_text(result.nested)} on rooms that did not choose it",
         "* the cheapest set that the best one does not beat beyond the interval:",
-        f"  --set '{result['advised']['setting']}'",
+        f"  --set '{result.advised.setting}'",
     ]
     return "\n".join(lines)

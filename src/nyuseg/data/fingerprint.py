@@ -4,18 +4,33 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import sha256_file
 from nyuseg.utils.prefetch import in_order
 from nyuseg.utils.progress import progress
-
-# Of a file, by its key: size in bytes, time of its last change in ns, SHA-256.
-Facts = dict[str, list[Any]]
+from nyuseg.utils.records import Record
 
 
-def describe(path: Path, known: list[Any] | None = None) -> list[Any]:
+class FileFacts(NamedTuple):
+    """Of a file: size in bytes, time of its last change in ns, SHA-256."""
+
+    size: int
+    changed: int
+    sha256: str
+
+
+Facts = dict[str, FileFacts]  # By the file's key, see frames.frame_files.
+
+
+class FilesRecord(Record):
+    """files.json: what the training data held when an experiment was begun."""
+
+    files: Facts
+
+
+def describe(path: Path, known: FileFacts | None = None) -> FileFacts:
     """The facts of a file; it is read only when its size or time are not those that are known.
 
     Raises UserError when there is no such file.
@@ -24,9 +39,9 @@ def describe(path: Path, known: list[Any] | None = None) -> list[Any]:
         now = path.stat()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    if known is not None and known[:2] == [now.st_size, now.st_mtime_ns]:
+    if known is not None and known[:2] == (now.st_size, now.st_mtime_ns):
         return known
-    return [now.st_size, now.st_mtime_ns, sha256_file(path)]
+    return FileFacts(now.st_size, now.st_mtime_ns, sha256_file(path))
 
 
 def describe_all(paths: Mapping[str, Path], known: Facts) -> Facts:
@@ -40,12 +55,12 @@ def describe_all(paths: Mapping[str, Path], known: Facts) -> Facts:
 
 def differences(before: Facts, now: Facts) -> list[str]:
     """Keys, in order, of the files whose content differs, or that only one of the two has."""
-    hashes = [{key: fact[2] for key, fact in facts.items()} for facts in (before, now)]
+    hashes = [{key: fact.sha256 for key, fact in facts.items()} for facts in (before, now)]
     keys = sorted(set(before) | set(now))
     return [key for key in keys if hashes[0].get(key) != hashes[1].get(key)]
 
 
 def digest(facts: Facts) -> str:
     """SHA-256 over keys and contents; where the files lie and when they were written is no part."""
-    lines = [f"{key} {facts[key][2]}" for key in sorted(facts)]
+    lines = [f"{key} {facts[key].sha256}" for key in sorted(facts)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

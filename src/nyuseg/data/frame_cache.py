@@ -19,16 +19,28 @@ from nyuseg.data.fingerprint import Facts, describe, describe_all, differences
 from nyuseg.data.frames import Frame, FrameFolder, frame_files, stored_kinds
 from nyuseg.data.integrity import image_sizes
 from nyuseg.utils.errors import UserError
-from nyuseg.utils.files import atomic_folder, read_json, write_json
+from nyuseg.utils.files import atomic_folder
 from nyuseg.utils.locks import only_writer
 from nyuseg.utils.prefetch import in_order
 from nyuseg.utils.progress import progress
+from nyuseg.utils.records import Record
 
 INDEX, FRAMES = "index.json", "frames.bin"
 # Of each kind, in their order: type and values of a pixel.
 STORED = {"depth": (np.uint16, 1), "image": (np.uint8, 3), "label": (np.uint8, 1)}
 # Counts up when the layout of the file changes.
 LAYOUT = 1
+
+
+class CacheIndex(Record):
+    """index.json: the kinds that are there, all bytes, and where each frame begins, with its height
+    and width; files: what it was made from."""
+
+    layout: int
+    kinds: list[str]
+    bytes: int
+    frames: dict[str, tuple[int, int, int]]
+    files: Facts
 
 
 class FrameCache:
@@ -41,9 +53,8 @@ class FrameCache:
 
     def __init__(self, root: Path, folder: Path) -> None:
         self.root, self.folder = root, folder
-        index = _read_index(folder)
-        self.kinds: list[str] = index["kinds"]
-        self.places = {key: tuple(place) for key, place in index["frames"].items()}
+        index = CacheIndex.read(folder / INDEX)
+        self.kinds, self.places = index.kinds, index.frames
         self._bytes: np.ndarray | None = None
 
     def read(self, image_id: str, kinds: Sequence[str] = ("image", "depth")) -> Frame:
@@ -118,7 +129,7 @@ def _stored(root: Path) -> list[str]:
 def known_facts(root: Path, parent: Path) -> Facts:
     """Facts of the files that a cache below `parent` was made from; none without a cache."""
     try:
-        return _read_index(cache_folder(root, parent))["files"]
+        return CacheIndex.read(cache_folder(root, parent) / INDEX).files
     except UserError:
         return {}
 
@@ -132,44 +143,41 @@ def _build(folder: Path, source: FrameFolder, ids: Sequence[str], known: Facts) 
         facts = {key: describe(path, known.get(key)) for key, path in paths.items()}
         return image_id, source.read(image_id, sorted(kinds, key="image".__ne__)), facts
 
-    places: dict[str, list[int]] = {}
+    places: dict[str, tuple[int, int, int]] = {}
     files: Facts = {}
     position = 0
     threads = os.cpu_count() or 1
     with atomic_folder(folder, INDEX) as temporary, (temporary / FRAMES).open("wb") as file:
         decoded = in_order(decode, ids, threads, 2 * threads)
         for image_id, frame, facts in progress(decoded, "frame cache", len(ids)):
-            places[image_id] = [position, *frame["label"].shape]
+            height, width = frame["label"].shape
+            places[image_id] = (position, height, width)
             files |= facts
             position += sum(file.write(np.ascontiguousarray(frame[kind]).data) for kind in kinds)
-        index = {"layout": LAYOUT, "kinds": kinds, "bytes": position, "frames": places}
-        write_json(temporary / INDEX, {**index, "files": files})
+        index = CacheIndex(layout=LAYOUT, kinds=kinds, bytes=position, frames=places, files=files)
+        index.write(temporary / INDEX)
 
 
 def _stale(folder: Path, root: Path, ids: Sequence[str]) -> str | None:
     """Why a cache cannot be used; None when it can. A touched file is compared by its hash."""
     try:
-        index = _read_index(folder)
+        index = CacheIndex.read(folder / INDEX)
     except UserError:
         return "a new one"
-    made_of = (index["layout"], index["kinds"], list(index["frames"]))
+    made_of = (index.layout, index.kinds, list(index.frames))
     if made_of != (LAYOUT, _stored(root), list(ids)):
         return "made of other frames"
     try:
-        whole = (folder / FRAMES).stat().st_size == index["bytes"]
+        whole = (folder / FRAMES).stat().st_size == index.bytes
     except OSError:
         whole = False
     if not whole:
         return "incomplete"
-    paths = frame_files(root, ids, index["kinds"])
-    now = describe_all(paths, index["files"])
-    changed = differences(index["files"], now)
+    paths = frame_files(root, ids, index.kinds)
+    now = describe_all(paths, index.files)
+    changed = differences(index.files, now)
     if changed:
         return f"{paths[changed[0]]} has changed"
-    if now != index["files"]:
-        write_json(folder / INDEX, {**index, "files": now})
+    if now != index.files:
+        index.model_copy(update={"files": now}).write(folder / INDEX)
     return None
-
-
-def _read_index(folder: Path) -> dict[str, Any]:
-    return read_json(folder / INDEX, ("layout", "kinds", "bytes", "frames", "files"))

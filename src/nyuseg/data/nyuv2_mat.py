@@ -22,8 +22,8 @@ from nyuseg.data.folds import NYUV2, NYUV2_SCENES
 from nyuseg.data.frames import png_path, write_png
 from nyuseg.data.integrity import TEST_LABELS
 from nyuseg.utils.errors import UserError
-from nyuseg.utils.files import read_json, write_json
 from nyuseg.utils.progress import progress
+from nyuseg.utils.records import Record
 
 CLASSES = NYUV2 / "classes.csv"
 
@@ -148,10 +148,16 @@ def _verify(mat: Path, data: h5py.File, rows: list[dict[str, str]], depth_name: 
             )
 
 
+class DepthSource(Record):
+    """depth_source.json: which of the file's two kinds of depth a folder holds."""
+
+    dataset: str
+
+
 def _remember_depth(root: Path, depth_name: str) -> None:
     """Note which depth `root` holds, so that a later run cannot mix the two kinds."""
     note = root / "depth_source.json"
     if not note.exists():
-        write_json(note, {"dataset": depth_name})
-    elif read_json(note) != {"dataset": depth_name}:
+        DepthSource(dataset=depth_name).write(note)
+    elif DepthSource.read(note).dataset != depth_name:
         raise UserError(f"{note}: holds other depth than '{depth_name}'; choose another folder")

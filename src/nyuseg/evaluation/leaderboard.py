@@ -13,26 +13,21 @@ from nyuseg.data.listing import list_files, refuse
 from nyuseg.evaluation.history import number
 from nyuseg.evaluation.metrics import confusion_matrix, summarize
 from nyuseg.submission.formats import FILES, read_masks
+from nyuseg.submission.manifest import MANIFEST, Manifest
 from nyuseg.utils.errors import UserError
-from nyuseg.utils.files import read_json
 
 
 def score_submission(path: Path, labels: Path) -> dict[str, Any]:
     """Score a submission folder, or one of its files, on the PNG labels of a folder.
 
-    Returns the scores of metrics.summarize plus `name`, and from the manifest beside the file, if
-    there is one, `manifest`. Raises UserError when the images are not the labels' images.
+    Returns the scores of metrics.summarize plus `name` and the `manifest` beside the file, None
+    when there is none. Raises UserError when the images are not the labels' images.
     """
     folder = path if path.is_dir() else path.parent
     file = _first_file(path) if path.is_dir() else path
-    beside = folder / "manifest.json"
-    manifest = read_json(beside, ("encoding",)) if beside.exists() else {}
-    try:
-        options = Submission.model_validate(manifest.get("encoding", {}))
-        len(manifest.get("folds", {}))
-        dict(manifest.get("cv") or {})
-    except (TypeError, ValueError):  # Pydantic's error is a ValueError.
-        raise UserError(f"{beside}: not a manifest of this project; move it away") from None
+    beside = folder / MANIFEST
+    manifest = Manifest.read(beside) if beside.exists() else None
+    options = manifest.encoding if manifest else Submission()
     truths, faults = list_files(labels)
     refuse(faults)
     if not truths:
@@ -59,18 +54,19 @@ def score_table(scores: list[dict[str, Any]]) -> str:
 
     Single folds come first, with their mean; of several experiments only the means.
     """
-    single = [score for score in scores if len(score["manifest"].get("folds", [])) == 1]
+    single = [one for one in scores if one["manifest"] and len(one["manifest"].folds) == 1]
     if len(single) > 1:
         rest = [score for score in scores if score not in single]
         scores = [*_with_means(single), *rest]
     width = max(len("submission"), *(len(score["name"]) for score in scores)) + 2
     lines = [f"{'submission':{width}}{'mIoU':>8}{'pixel acc':>11}{'OOF mIoU':>10}"]
     for score in scores:
-        out_of_fold = (score["manifest"].get("cv") or {}).get("miou")
-        tag = shorten_notice(score["manifest"].get("notice"))
+        manifest: Manifest | None = score["manifest"]
+        out_of_fold = manifest.cv.miou if manifest and manifest.cv else None
+        notice = shorten_notice(manifest.notice if manifest else None)
         lines.append(
             f"{score['name']:{width}}{number(score['miou']):>8}"
-            f"{number(score['pixel_accuracy']):>11}{number(out_of_fold):>10}  {tag}".rstrip()
+            f"{number(score['pixel_accuracy']):>11}{number(out_of_fold):>10}  {notice}".rstrip()
         )
     if len(scores) == 1:
         lines.append("")
@@ -82,7 +78,7 @@ def score_table(scores: list[dict[str, Any]]) -> str:
 def _with_means(single: list[dict[str, Any]]) -> list[dict[str, Any]]:
     groups: dict[str, list[dict[str, Any]]] = {}
     for score in single:
-        groups.setdefault(score["manifest"].get("experiment", ""), []).append(score)
+        groups.setdefault(score["manifest"].experiment, []).append(score)
     if len(groups) == 1:
         return [*single, _mean(single, "mean single fold")]
     return [_mean(group, f"{name}, mean single fold") for name, group in groups.items()]

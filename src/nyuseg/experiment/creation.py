@@ -6,7 +6,7 @@ from typing import Any
 
 from nyuseg.config.loading import dump_config, is_free
 from nyuseg.config.schema import Config
-from nyuseg.data.fingerprint import Facts, describe_all, differences, digest
+from nyuseg.data.fingerprint import Facts, FilesRecord, describe_all, differences, digest
 from nyuseg.data.folds import fold_hash, fold_table, write_folds
 from nyuseg.data.frame_cache import known_facts
 from nyuseg.data.frames import list_ids
@@ -15,7 +15,7 @@ from nyuseg.experiment.folder import BLEND, RECORD, Experiment, open_experiment
 from nyuseg.experiment.records import ExperimentRecord
 from nyuseg.experiment.training_data import FILES, cache_parent, data_files, known_files
 from nyuseg.utils.errors import UserError
-from nyuseg.utils.files import remove_partial, write_json, write_text
+from nyuseg.utils.files import remove_partial, write_text
 from nyuseg.utils.locks import all_idle, only_writer
 
 
@@ -55,7 +55,7 @@ def _write_description(experiment: Experiment) -> None:
     if begun:
         _require_same(open_experiment(folder.name, folder.parent), experiment, files)
     write_folds(folder / "folds.csv", table)
-    write_json(folder / FILES, files)
+    FilesRecord(files=files).write(folder / FILES)
     ExperimentRecord(
         input=str(root.resolve()),
         folds=fold_hash(table),

@@ -171,3 +171,25 @@ class BlendRecord(Record):
     gain: Estimate
     candidates: int
     optimism: Number
+
+
+class ViewsRecord(Record):
+    """A set of test-time views: its out-of-fold mIoU, its gain over the identity alone, the seconds
+    an image takes, and the setting that chooses it."""
+
+    views: list[str]
+    miou: Number
+    gain: Estimate
+    seconds: float
+    setting: str
+
+
+class ViewSearchRecord(Record):
+    """tta.json: see tta_search.search."""
+
+    experiment: str
+    notice: str | None
+    rows: list[ViewsRecord]
+    best: ViewsRecord
+    advised: ViewsRecord
+    nested: Estimate

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from pathlib import Path
 
-from nyuseg.data.fingerprint import Facts, describe_all, differences
+from nyuseg.data.fingerprint import Facts, FilesRecord, describe_all, differences
 from nyuseg.data.frame_cache import FrameCache, open_cache
 from nyuseg.data.frames import (
     WITHOUT_DEPTH,
@@ -14,9 +14,8 @@ from nyuseg.data.frames import (
 )
 from nyuseg.experiment.folder import Experiment
 from nyuseg.utils.errors import UserError
-from nyuseg.utils.files import read_json, write_json
 
-# What the training data held when the experiment was begun, see fingerprint.
+# A fingerprint.FilesRecord.
 FILES = "files.json"
 
 
@@ -68,7 +67,7 @@ def require_same_data(experiment: Experiment) -> None:
             )
         if now != known:
             with suppress(OSError):  # Only to be faster the next time.
-                write_json(member.folder / FILES, now)
+                FilesRecord(files=now).write(member.folder / FILES)
 
 
 def data_files(experiment: Experiment) -> dict[str, Path]:
@@ -79,7 +78,8 @@ def data_files(experiment: Experiment) -> dict[str, Path]:
 
 def known_files(folder: Path) -> Facts:
     """What the training data of an experiment's folder was when it was begun; empty before."""
-    return read_json(folder / FILES) if (folder / FILES).exists() else {}
+    path = folder / FILES
+    return FilesRecord.read(path).files if path.exists() else {}
 
 
 def cache_parent(experiment: Experiment) -> Path:

@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from nyuseg.inference.predictor import Prediction, Predictor
+from nyuseg.submission.manifest import Dropped
 
 # Images between two looks at the clock, at least, and the share of the time that is planned with:
 # the rest is for decoding and comparing what was written.
@@ -28,7 +28,7 @@ class Budget:
     ) -> None:
         self.predictor, self.images, self.seconds, self.clock = predictor, images, seconds, clock
         self.started = clock()
-        self.dropped: list[dict[str, Any]] = []
+        self.dropped: list[Dropped] = []
         batch = predictor.batch_size
         # Answers come in batches, one from each device in turn: only whole rounds tell a pace.
         round_size = batch * len(predictor.devices)
@@ -61,7 +61,7 @@ class Budget:
         smaller = [(models, 1)] * (views > 1) + [(fewer, 1) for fewer in range(models - 1, 0, -1)]
         level = next((one for one in smaller if rest * each * one[0] <= left), (1, 1))
         predictor.limit(*level)
-        self.dropped.append({"image": done, "models": level[0], "views": level[1]})
+        self.dropped.append(Dropped(image=done, models=level[0], views=level[1]))
         print(
             f"!! too slow for the budget: {rest} images at {pace:.2f} s, {max(0, left):.0f} s are "
             f"left; from image {done} on {level[0]} of {models} folds and {level[1]} of {views} "

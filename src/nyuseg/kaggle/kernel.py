@@ -2,7 +2,6 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -21,9 +20,10 @@ from nyuseg.models.device import pick_devices
 from nyuseg.models.network import load_network
 from nyuseg.models.tensors import read_tensors
 from nyuseg.submission.formats import usable_formats
-from nyuseg.submission.writing import MANIFEST, write_submission
+from nyuseg.submission.manifest import MANIFEST, BudgetRecord, Manifest, Planned
+from nyuseg.submission.writing import write_submission
 from nyuseg.utils.errors import UserError
-from nyuseg.utils.files import atomic_folder, read_json, sha256_file, write_json
+from nyuseg.utils.files import atomic_folder, read_json, sha256_file
 
 CONFIG = "config.json"
 END = "NYUSEG END: submission written and verified"
@@ -36,7 +36,7 @@ def run(
     working: Path,
     budget_hours: float,
     started: float | None = None,
-) -> dict[str, Any]:
+) -> Manifest:
     """Predict all test images found below `inputs` and write submission.* into `working`.
 
     package: the folder of the attached data set; fingerprint: the version that the kernel was made
@@ -50,29 +50,32 @@ def run(
     if predictor.uses_depth:
         require_depth(source.root, "test", f"{facts.experiment} was trained to see them")
     formats = usable_formats(source.root, facts.formats)
-    said = facts.model_dump(mode="json")
-    planned = {"folds": predictor.model_count, "views": predictor.view_names}
+    planned = Planned(folds=predictor.model_count, views=predictor.view_names)
     budget = Budget(predictor, len(ids), budget_hours * 3600 - (time.time() - started))
     print(f"loaded after {time.time() - started:.0f} s", flush=True)
     budget.fit(announce(predictor, source, ids), 0)
     with atomic_folder(working / "submission", MANIFEST) as folder:
-        result = write_submission(predictor, source, ids, folder, formats, budget.watch)
-        manifest = {
-            **{key: said[key] for key in ("experiment", "folds", "fingerprint", "cv", "notice")},
-            "views": predictor.view_names,
-            "budget": {"hours": budget_hours, "planned": planned, "dropped": budget.dropped},
-            **result,
-            "left_out": [name for name in facts.formats if name not in formats],
-            "seconds": round(time.time() - started, 1),
-        }
-        write_json(folder / MANIFEST, manifest)
+        written = write_submission(predictor, source, ids, folder, formats, budget.watch)
+        manifest = Manifest(
+            **dict(written),
+            experiment=facts.experiment,
+            folds=facts.folds,
+            fingerprint=facts.fingerprint,
+            cv=facts.cv,
+            notice=facts.notice,
+            views=predictor.view_names,
+            budget=BudgetRecord(hours=budget_hours, planned=planned, dropped=budget.dropped),
+            left_out=[name for name in facts.formats if name not in formats],
+            seconds=round(time.time() - started, 1),
+        )
+        manifest.write(folder / MANIFEST)
     # The manifest last: it marks the folder as ours, should a move fail.
     moved = sorted((working / "submission").iterdir(), key=lambda path: path.name == MANIFEST)
     for path in moved:
         path.replace(working / path.name)
     (working / "submission").rmdir()
     devices = len(set(predictor.devices))
-    print(f"{manifest['images']} images in {manifest['seconds']} s on {devices} device(s)")
+    print(f"{manifest.images} images in {manifest.seconds} s on {devices} device(s)")
     print(END, flush=True)
     return manifest
 

@@ -21,7 +21,7 @@ from nyuseg.data.frames import stored_kinds
 from nyuseg.kaggle.kernel import END
 from nyuseg.kaggle.metadata import KERNEL_FILE, KernelMetadata
 from nyuseg.kaggle.records import PackageRecord
-from nyuseg.submission.writing import MANIFEST
+from nyuseg.submission.manifest import MANIFEST
 from nyuseg.utils.arrays import map_array, read_entries
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.signals import run_child

@@ -58,6 +58,6 @@ if "IPython" in sys.modules:
     display(Image(filename=str(WORKING / "preview.png")))
 
 # %% Report
-shown = ("experiment", "images", "seconds", "views", "budget", "cv", "notice", "files")
-print(json.dumps({key: manifest[key] for key in shown}, indent=2))
+shown = {"experiment", "images", "seconds", "views", "budget", "cv", "notice", "files"}
+print(manifest.model_dump_json(include=shown, indent=2))
 print("END")

@@ -23,7 +23,8 @@ from nyuseg.kaggle.notebook import import_nbformat, make_notebook, make_script
 from nyuseg.kaggle.records import PackageMember, PackageRecord
 from nyuseg.kaggle.wheels import own_wheel, repack
 from nyuseg.models.tensors import read_tensors
-from nyuseg.submission.writing import MANIFEST, cv_scores
+from nyuseg.submission.manifest import MANIFEST
+from nyuseg.submission.writing import cv_scores
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import atomic_folder, sha256_file, write_bytes, write_json
 from nyuseg.utils.locks import only_writer

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,19 +13,19 @@ from nyuseg.data.depth_check import sample_lines
 from nyuseg.data.frames import FrameFolder, list_ids, require_depth, stored_kinds, write_png
 from nyuseg.dataloading.dataset import Source, read_frame
 from nyuseg.experiment.folder import Experiment
-from nyuseg.experiment.records import CrossValidation
+from nyuseg.experiment.records import CrossValidation, Scores
 from nyuseg.inference.loading import load_predictor
 from nyuseg.inference.predictor import Prediction, Predictor
 from nyuseg.models.device import environment
 from nyuseg.submission.formats import FILES, Sizes, digest, make_writer, usable_formats, verify
+from nyuseg.submission.manifest import MANIFEST, DepthRecord, Manifest, Written
 from nyuseg.submission.preview import preview_row, preview_sheet
 from nyuseg.utils.errors import UserError
-from nyuseg.utils.files import atomic_folder, read_json, sha256_file, write_json
+from nyuseg.utils.files import atomic_folder, sha256_file
 from nyuseg.utils.locks import only_writer
 from nyuseg.utils.progress import progress
 
 PREVIEWS = 5
-MANIFEST = "manifest.json"
 Watch = Callable[[Iterator[Prediction]], Iterator[Prediction]]
 
 
@@ -38,7 +37,7 @@ def infer(
     folder: Path,
     formats: list[str] | None,
     device: torch.device | Sequence[torch.device],
-) -> dict[str, Any]:
+) -> Manifest:
     """Predict root/test with the mean of some folds and write `folder`; returns the manifest.
 
     formats: None for all that the images allow. The folder appears whole, after each of its files
@@ -53,24 +52,25 @@ def infer(
     predictor, hashes = load_predictor(experiment, folds, device, tta)
     source, ids = FrameFolder(root, "test"), list_ids(root, "test")
     with only_writer(folder), atomic_folder(folder, MANIFEST) as temporary:
-        manifest = {
-            "experiment": config.name,
-            "folds": hashes,
-            "views": predictor.view_names,
-            "cv": cv_scores(experiment),
-            "notice": experiment.notice,
-            **write_submission(predictor, source, ids, temporary, usable),
-            "left_out": [name for name in formats or FILES if name not in usable],
-            "seconds": round(time.monotonic() - started, 1),
-        }
-        write_json(temporary / MANIFEST, manifest)
+        written = write_submission(predictor, source, ids, temporary, usable)
+        manifest = Manifest(
+            **dict(written),
+            experiment=config.name,
+            folds=hashes,
+            views=predictor.view_names,
+            cv=cv_scores(experiment),
+            notice=experiment.notice,
+            left_out=[name for name in formats or FILES if name not in usable],
+            seconds=round(time.monotonic() - started, 1),
+        )
+        manifest.write(temporary / MANIFEST)
     return manifest
 
 
 def _require_own(folder: Path, name: str) -> None:
     """Raise UserError when a folder holds the submission of another experiment, such as x_tta."""
     there = folder / MANIFEST
-    owner = read_json(there, ("experiment",))["experiment"] if there.exists() else name
+    owner = Manifest.read(there).experiment if there.exists() else name
     if owner != name:
         raise UserError(
             f"{folder}: holds a submission of the experiment {owner}, not of {name}; move it away, "
@@ -85,10 +85,10 @@ def write_submission(
     folder: Path,
     formats: list[str],
     watch: Watch = iter,
-) -> dict[str, Any]:
+) -> Written:
     """Predict frames into `folder`, in each format, decode every file again and compare.
 
-    watch: sees the stream of predictions go by. Returns what a manifest says of the result.
+    watch: sees the stream of predictions go by.
     """
     config = predictor.config
     if predictor.uses_depth:
@@ -97,17 +97,17 @@ def write_submission(
     sizes, digests, pixels = _write_files(predictor, source, ids, folder, formats, watch)
     for name in formats:
         verify(folder / FILES[name], sizes, digests, config.submission)
-    return {
-        "images": len(sizes),
-        "ids": list(sizes),  # In the order of the array's entries.
-        "sizes": sorted({f"{height}x{width}" for height, width in sizes.values()}),
-        "class_pixels": dict(zip(CLASS_NAMES, pixels.tolist(), strict=True)),
-        "files": {FILES[name]: sha256_file(folder / FILES[name]) for name in formats},
-        "encoding": config.submission.model_dump(),
-        "depth": {"unit": config.data.depth_unit, "missing": list(config.data.depth_missing)},
-        "seed": config.seed,
-        "environment": environment(predictor.devices[0], config.compute.precision),
-    }
+    return Written(
+        images=len(sizes),
+        ids=list(sizes),
+        sizes=sorted({f"{height}x{width}" for height, width in sizes.values()}),
+        class_pixels=dict(zip(CLASS_NAMES, pixels.tolist(), strict=True)),
+        files={FILES[name]: sha256_file(folder / FILES[name]) for name in formats},
+        encoding=config.submission,
+        depth=DepthRecord(unit=config.data.depth_unit, missing=list(config.data.depth_missing)),
+        seed=config.seed,
+        environment=environment(predictor.devices[0], config.compute.precision),
+    )
 
 
 def _write_files(
@@ -145,9 +145,9 @@ def _write_files(
     return sizes, digests, pixels
 
 
-def cv_scores(experiment: Experiment) -> dict[str, float | None] | None:
+def cv_scores(experiment: Experiment) -> Scores | None:
     """The pooled out-of-fold scores of an experiment; None while folds are missing."""
     if not experiment.scores_path.exists():
         return None
     result = CrossValidation.read(experiment.scores_path)
-    return {"miou": result.miou, "pixel_accuracy": result.pixel_accuracy}
+    return Scores(miou=result.miou, pixel_accuracy=result.pixel_accuracy)
