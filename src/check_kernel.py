@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # Absolute: the kernel runs in another working directory.
     kernel, test = find(options.kernel).resolve(), find(options.input) / "test"
+    if not kernel.is_dir():
+        raise UserError(f"{kernel}: no such folder; run src/package_kernel.py first")
     with tempfile.TemporaryDirectory(dir=kernel) as work:
         submission = find(options.submission)
         check(kernel / "kernel", kernel / "dataset", test, submission, Path(work), layouts)

@@ -14,7 +14,7 @@ import yaml
 from printed import read_table
 
 import nyuseg
-from nyuseg.config.keys import known_names, sections
+from nyuseg.config.key_names import known_names, sections
 from nyuseg.config.loading import load_config
 from nyuseg.demo.data import write_demo
 from nyuseg.utils.files import PROJECT, read_json

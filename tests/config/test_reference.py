@@ -1,6 +1,6 @@
 """docs/config.md says what the schema says, and keys do not grow by accident."""
 
-from nyuseg.config.keys import keys
+from nyuseg.config.key_names import keys
 from nyuseg.config.reference import page
 from nyuseg.utils.files import PROJECT
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from nyuseg.config.keys import known_names, unknown
+from nyuseg.config.key_names import known_names, unknown
 from nyuseg.config.schema import FREE, Config
 from nyuseg.utils.errors import UserError
 

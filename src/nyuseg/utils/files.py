@@ -18,7 +18,8 @@ from nyuseg.utils.errors import UserError
 
 _SOURCE = Path(__file__).resolve().parents[2]
 # The clone that this code runs from; None when the library is installed on its own.
-CLONE = _SOURCE.parent if _SOURCE.name == "src" else None
+_IS_CLONE = _SOURCE.name == "src" and (_SOURCE.parent / "configs/exp060.yaml").is_file()
+CLONE = _SOURCE.parent if _IS_CLONE else None
 # Where data, configurations and results lie by default: the clone, or else the working directory.
 PROJECT = CLONE or Path.cwd()
 
@@ -202,17 +203,16 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def read_json(path: Path, keys: Collection[str] = ()) -> dict[str, Any]:
-    """Read a JSON object that has these keys. Raises UserError, naming the file, when it cannot."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises UserError, naming the file, when it cannot."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error})") from None
-    missing = sorted(set(keys) - set(value)) if isinstance(value, dict) else ["an object"]
-    if missing:
-        raise UserError(f"{path}: lacks {', '.join(missing)}; not a file of this project")
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: lacks an object; not a file of this project")
     return value
 
 
