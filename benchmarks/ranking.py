@@ -61,7 +61,7 @@ def measure(work: Path, data: Path, name: str, group: str, changes: Sequence[str
             where = ["--submissions", str(folder.parent), "--format", "npy", *oof]
             call("infer.py", log, "--experiment", full, "--fold", str(fold), *where)
         hidden.append(score_submission(folder, data / "test_label")["miou"])
-    return [read_json(work / "oof" / full / "cv.json", ("miou",))["miou"], float(np.mean(hidden))]
+    return [read_json(work / "oof" / full / "cv.json")["miou"], float(np.mean(hidden))]
 
 
 def summary(rows: pd.DataFrame) -> str:
