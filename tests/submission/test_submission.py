@@ -320,6 +320,14 @@ def test_manifest_tells_the_encoding(tmp_path: Path, mixed: Masks, options: Subm
     assert score_submission(folder, labels)["miou"] == 1.0
 
 
+def test_a_manifest_of_something_else_is_named(tmp_path: Path, masks: Masks) -> None:
+    labels = write_labels(tmp_path / "labels", masks)
+    folder = write(tmp_path / "sub", "rle", masks, DEFAULT).parent
+    (folder / "manifest.json").write_text('{"files": {}}')
+    with pytest.raises(UserError, match=r"sub/manifest\.json: lacks .*; move it away"):
+        score_submission(folder, labels)
+
+
 def test_row_order_read_as_column_order_does_not_score_one(tmp_path: Path, masks: Masks) -> None:
     labels = write_labels(tmp_path / "labels", masks)
     folder = write(tmp_path / "sub", "rle", masks, Submission(order="row")).parent

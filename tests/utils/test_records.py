@@ -30,7 +30,11 @@ def test_a_record_comes_back_equal(tmp_path: Path) -> None:
     [
         ({"name": "a", "counts": {}}, "lacks parts"),
         ({"parts": [], "counts": {}}, "lacks name"),
-        ({}, "lacks name, parts, counts"),
+        ({}, "lacks name, parts, counts;"),
+        (
+            {"name": "a", "counts": {}, "parts": [{}] * 4},
+            r"lacks parts\.0\.low, .*\.2\.low, \.\.\.;",
+        ),
         ({"name": "a", "counts": {}, "parts": [{"low": 1}, {}]}, r"lacks parts\.1\.low"),
         (
             {"name": "a", "counts": {}, "parts": [{"low": "much"}]},

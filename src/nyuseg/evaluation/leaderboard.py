@@ -21,12 +21,16 @@ def score_submission(path: Path, labels: Path) -> dict[str, Any]:
     """Score a submission folder, or one of its files, on the PNG labels of a folder.
 
     Returns the scores of metrics.summarize plus `name` and the `manifest` beside the file, None
-    when there is none. Raises UserError when the images are not the labels' images.
+    when there is none. Raises UserError when the images are not the labels' images, or the manifest
+    is another program's.
     """
     folder = path if path.is_dir() else path.parent
     file = _first_file(path) if path.is_dir() else path
     beside = folder / MANIFEST
-    manifest = Manifest.read(beside) if beside.exists() else None
+    try:
+        manifest = Manifest.read(beside) if beside.exists() else None
+    except UserError as error:
+        raise UserError(f"{error}; move it away to score the file without it") from None
     options = manifest.encoding if manifest else Submission()
     truths, faults = list_files(labels)
     refuse(faults)

@@ -37,5 +37,5 @@ def _fault(error: ValidationError) -> str:
     names = {".".join(map(str, fault["loc"])): fault["type"] for fault in faults}
     missing = [name for name, kind in names.items() if kind == "missing"]
     if missing:
-        return f"lacks {', '.join(missing)}"
+        return f"lacks {', '.join(missing[:3])}" + (", ..." if len(missing) > 3 else "")
     return f"{next(iter(names))}: {faults[0]['msg']}"
