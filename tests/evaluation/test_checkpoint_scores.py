@@ -197,7 +197,10 @@ def test_confusions_that_are_broken_or_of_other_images(tmp_path: Path) -> None:
         read_confusions(opened)
     first, path = (opened.fold_files(fold).checkpoint_scores for fold in (0, 1))
     write_confusions(first, {"last": matrices(3, 0)}, [])
-    write_confusions(path, {"last": matrices(5, 0)}, [])
+    with pytest.raises(UserError, match=r"fold_0/checkpoints\.npz: lacks best; copy the fold"):
+        read_confusions(opened)
+    write_confusions(first, dict.fromkeys(("best", "last"), matrices(3, 0)), [])
+    write_confusions(path, dict.fromkeys(("best", "last"), matrices(5, 0)), [])
     with pytest.raises(UserError, match=r"fold_1/checkpoints\.npz: of another fold table"):
         read_confusions(opened)
     for damaged in (path.read_bytes()[:-40], b"", b"\x80\x04."):

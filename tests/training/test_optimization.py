@@ -211,6 +211,7 @@ class Tokens(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.position = nn.Parameter(torch.ones(1, 5, 7))
+        self.relative_position_bias_table = nn.Parameter(torch.ones(9, 2))  # A Swin's, unnamed.
         self.filters, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
 
     def no_weight_decay(self) -> set[str]:
@@ -230,13 +231,14 @@ def grouped(options: Train) -> dict[str, tuple[float, float]]:
 
 def test_by_default_all_parameters_are_treated_alike() -> None:
     found = grouped(Train(weight_decay=0.3))
-    assert len(found) == 7 and set(found.values()) == {(1, 0.3)}
+    assert len(found) == 8 and set(found.values()) == {(1, 0.3)}
 
 
 def test_the_encoder_learns_slower_and_vectors_and_tokens_do_not_decay() -> None:
     found = grouped(Train(weight_decay=0.3, encoder_lr=0.1, decay_all=False))
     assert found == {
         "encoder.model.position": (0.1, 0),
+        "encoder.model.relative_position_bias_table": (0.1, 0),
         "encoder.model.filters.weight": (0.1, 0.3),
         "encoder.model.filters.bias": (0.1, 0),
         "encoder.model.norm.weight": (0.1, 0),

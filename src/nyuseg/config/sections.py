@@ -148,10 +148,12 @@ class Train(Section):
     """Share of each pixel's target that is spread evenly over the classes."""
 
     lovasz: float = Field(0, ge=0)
-    """Weight of the Lovasz-Softmax loss, which follows the mIoU, beside the cross entropy."""
+    """Weight of the Lovasz-Softmax loss, which follows the mIoU, beside the cross entropy. Each
+    part of compute.accumulate has its own."""
 
     dice: float = Field(0, ge=0)
-    """Weight of the Dice loss beside the cross entropy."""
+    """Weight of the Dice loss beside the cross entropy. Each part of compute.accumulate has its
+    own."""
 
     depth_loss: float = Field(0.1, ge=0)
     """Weight of the depth's loss beside that of the segmentation."""

@@ -70,6 +70,10 @@ def _read(experiment: Experiment, fold: int) -> dict[str, np.ndarray]:
             arrays = dict(file)
     except (FileNotFoundError, ValueError, EOFError, zipfile.BadZipFile):
         raise UserError(f"{path}: cannot be read; {advice}") from None
+    averages = {"ema": experiment.config.train.ema, "mean": experiment.config.train.mean_last}
+    wanted = {"best", "last", HALVES, *(kind for kind, wish in averages.items() if wish)}
+    if not wanted <= set(arrays):
+        raise UserError(f"{path}: lacks {', '.join(sorted(wanted - set(arrays)))}; {advice}")
     count = len(experiment.ids(fold, held_out=True))
     if any(len(arrays[kind]) != count for kind in CHECKPOINTS if kind in arrays):
         raise UserError(f"{path}: of another fold table; {advice}")

@@ -50,7 +50,10 @@ def _move_aside(experiment: Experiment) -> None:
 def _write_description(experiment: Experiment) -> None:
     folder, table, root = experiment.folder, experiment.table, experiment.input
     begun = _is_begun(experiment)
-    known = known_files(folder) or known_facts(root, cache_parent(experiment))
+    cached = experiment.config.compute.cache is not None
+    known = known_files(folder)
+    if not known and cached:
+        known = known_facts(root, cache_parent(experiment))
     files = describe_all(data_files(experiment), known)
     if begun:
         _require_same(open_experiment(folder.name, folder.parent), experiment, files)

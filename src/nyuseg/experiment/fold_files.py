@@ -44,6 +44,11 @@ class FoldFiles:
         self.finished = folder / "fold.json"
 
     @property
+    def newest(self) -> Path:
+        """The checkpoint that a run goes on from, or names as the last good one."""
+        return self.last if self.last.exists() else self.previous
+
+    @property
     def is_begun(self) -> bool:
         """Whether something is there that the next run goes on from."""
         traces = (self.last, self.previous, self.broken, self.best, self.finished)

@@ -200,7 +200,7 @@ class FoldTrainer:
             self._stop(f"step {step + 1}: the loss is not finite, on images {images}")
 
     def _stop(self, what: str) -> NoReturn:
-        good = f"{self.files.last} (epoch {self.epoch})" if self.epoch else "none yet"
+        good = f"{self.files.newest} (epoch {self.epoch})" if self.epoch else "none yet"
         raise UserError(
             f"fold {self.fold}, epoch {self.epoch + 1}: {what}; last good checkpoint: {good}; "
             "try a lower train.lr or compute.precision=fp32"
@@ -242,7 +242,9 @@ class FoldTrainer:
             self.step.load_state_dict(state)
             self.history = [Epoch(**row) for row in state["history"]]
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{self.files.last}: belongs to another network; use --fresh") from None
+            raise UserError(
+                f"{self.files.newest}: belongs to another network; use --fresh"
+            ) from None
         self.epoch, self.best, self.halves = state["epoch"], state["best"], state["halves"]
         self._restore_best()
 

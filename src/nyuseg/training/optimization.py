@@ -14,12 +14,16 @@ from nyuseg.models.network import MultiTaskNet
 from nyuseg.training.losses import multitask_loss, valid_pixels
 from nyuseg.training.weight_averages import Averages
 
+# What timm's transformers spare from the weight decay, also where only their features are built
+# and nothing is left that would say so.
+SPARED = ("relative_position_bias_table", "logit_scale", "cpb_mlp", "pos_embed", "cls_token")
+
 
 class TrainingStep:
     """A network with its optimizer, the averages of its weights and, for float16, its loss scaler.
 
-    Nothing in a step waits for the device: losses stay there, and the fused optimizer asks there
-    whether the gradients are finite.
+    Nothing in a step waits for the device, but for train.lovasz: losses stay there, and the fused
+    optimizer asks there whether the gradients are finite.
     """
 
     def __init__(
@@ -102,7 +106,8 @@ def parameter_groups(model: nn.Module, options: Train) -> list[dict[str, Any]]:
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         scale = options.encoder_lr if name.startswith("encoder.") else 1.0
-        decayed = options.decay_all or (parameter.ndim > 1 and name not in spared)
+        free = parameter.ndim < 2 or name in spared or any(word in name for word in SPARED)
+        decayed = options.decay_all or not free
         decay = options.weight_decay if decayed else 0.0
         groups.setdefault((scale, decay), []).append(parameter)
     return [
