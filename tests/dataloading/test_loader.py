@@ -118,7 +118,7 @@ from multiprocessing import active_children
 sys.path.insert(0, {str(PROJECT / "src")!r})
 import train_folds
 from nyuseg.training import fold as fit
-def note(self, seconds):
+def note(self):
     print("workers", sorted(child.pid for child in active_children()))
 if __name__ == "__main__":
     multiprocessing.set_start_method("forkserver")
