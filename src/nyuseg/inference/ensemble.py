@@ -110,7 +110,7 @@ class Ensemble:
             except RuntimeError as error:
                 if len(part) == 1 or not is_out_of_memory(error):
                     raise
-                self.max_batch = len(part) // 2
+                self.max_batch = min(self.max_batch, len(part) // 2)
             else:
                 parts.append({key: value.float() for key, value in output.items()})
                 first += len(part)

@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -50,10 +49,14 @@ class Prediction:
             return None
         return from_grid(self.depth, self.size, self.input_size)[0]
 
-    @cached_property
+    @property
     def mask(self) -> np.ndarray:
         """The likeliest class of each pixel, uint8 [H,W], 0..12: made when first asked for."""
-        return to_mask(self.probabilities, self.size, self.input_size)
+        # No cached_property: until Python 3.12 one lock of it serves all predictions.
+        if "_mask" not in self.__dict__:
+            self.__dict__["_mask"] = to_mask(self.probabilities, self.size, self.input_size)
+        mask: np.ndarray = self.__dict__["_mask"]
+        return mask
 
 
 class Predictor:

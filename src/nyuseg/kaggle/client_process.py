@@ -21,7 +21,7 @@ def main() -> None:
     """Make the call and write its answer."""
     with os.fdopen(os.dup(1), "w") as answer:
         os.dup2(2, 1)  # The client prints progress and advice.
-        json.dump(_answer(**json.loads(sys.argv[1])), answer)
+        answer.write(json.dumps(_answer(**json.loads(sys.argv[1])), default=str))
 
 
 def _answer(call: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def _answer(call: str, arguments: dict[str, Any]) -> dict[str, Any]:
         import requests
 
         client = _client()
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         return {"missing": str(error)}
     try:
         client.authenticate()

@@ -3,7 +3,7 @@
 import ctypes
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 import torch
@@ -122,8 +122,16 @@ def environment(device: torch.device, precision: str) -> dict[str, Any]:
         "device": f"{device.type} ({name}), {torch.get_num_threads()} CPU threads",
         **_commit(),
         "precision": str(autocast_dtype(device, precision)).removeprefix("torch."),
-        **{library: version(library) for library in LIBRARIES},
+        **{library: _version(library) for library in LIBRARIES},
     }
+
+
+def _version(library: str) -> str | None:
+    """None for one that is not installed: prediction alone does not need all."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
 
 
 def _commit() -> dict[str, Any]:

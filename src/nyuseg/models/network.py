@@ -11,7 +11,11 @@ import segmentation_models_pytorch as smp
 import timm
 import torch
 import torch.nn.functional as F
-from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from safetensors import SafetensorError
 from torch import nn
 
@@ -192,7 +196,8 @@ def download_fault(error: Exception) -> str:
             f"cannot be kept in {error.filename} ({error.strerror}); set HF_HOME to a folder that "
             "can be written"
         )
-    if isinstance(error, RepositoryNotFoundError | RemoteEntryNotFoundError):
+    absent = isinstance(error, RepositoryNotFoundError | EntryNotFoundError)
+    if absent and not isinstance(error, LocalEntryNotFoundError):  # That one: not in the cache.
         return "are not where the library looks for them; update timm"
     if isinstance(error, OSError):
         return "cannot be downloaded; connect to the internet once"

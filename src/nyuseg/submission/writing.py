@@ -70,11 +70,14 @@ def infer(
 def _require_own(folder: Path, name: str) -> None:
     """Raise UserError when a folder holds the submission of another experiment, such as x_tta."""
     there = folder / MANIFEST
-    owner = Manifest.read(there).experiment if there.exists() else name
+    advice = "move it away, or write below another folder by --submissions DIR"
+    try:
+        owner = Manifest.read(there).experiment if there.exists() else name
+    except UserError as error:
+        raise UserError(f"{error}; {advice}") from None
     if owner != name:
         raise UserError(
-            f"{folder}: holds a submission of the experiment {owner}, not of {name}; move it away, "
-            "or write below another folder by --submissions DIR"
+            f"{folder}: holds a submission of the experiment {owner}, not of {name}; {advice}"
         )
 
 
