@@ -18,8 +18,8 @@ from nyuseg.evaluation.history import number, read_seconds
 from nyuseg.evaluation.metrics import mean_iou, summarize
 from nyuseg.evaluation.oof import check_pooling, image_confusions
 from nyuseg.evaluation.report import difference_text
-from nyuseg.experiment.folder import RECORD, Experiment
-from nyuseg.experiment.records import Estimate, ExperimentRecord
+from nyuseg.experiment.folder import Experiment
+from nyuseg.experiment.records import Estimate
 from nyuseg.models.tensors import tensor_sizes
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import atomic_folder, write_bytes, write_text
@@ -81,12 +81,8 @@ def check(experiments: Sequence[Experiment]) -> None:
             check_pooling(experiment)
         if set(experiment.table["image_id"]) != set(base.table["image_id"]):
             raise UserError(f"{experiment.folder}: other images than those of {base.folder}")
-        if _data(experiment) != _data(base):
+        if experiment.data_digest != base.data_digest:
             raise UserError(f"{experiment.folder}: trained on other data than {base.folder}")
-
-
-def _data(experiment: Experiment) -> str:
-    return ExperimentRecord.read(experiment.folder / RECORD).data
 
 
 def _column(

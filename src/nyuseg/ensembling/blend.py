@@ -15,14 +15,14 @@ import torch
 
 from nyuseg.config.loading import dump_config, parse_config
 from nyuseg.config.schema import Config
-from nyuseg.data.classes import CLASS_NAMES, VOID
+from nyuseg.data.classes import VOID
 from nyuseg.data.folds import fold_hash, write_folds
 from nyuseg.data.frames import encode_png, frame_path, read_label
 from nyuseg.ensembling.candidates import LabelledPixels, Weights, nested
 from nyuseg.ensembling.stored import StoredGrids
 from nyuseg.evaluation.bootstrap import difference
-from nyuseg.evaluation.metrics import confusion_matrix, mean_iou, summarize
-from nyuseg.evaluation.oof import check_pooling, image_confusions, pooled_scores
+from nyuseg.evaluation.metrics import confusion_matrix, mean_iou
+from nyuseg.evaluation.oof import check_pooling, common_scores, image_confusions, pooled_scores
 from nyuseg.evaluation.report import blend_table
 from nyuseg.experiment.folder import BLEND, RECORD, Experiment
 from nyuseg.experiment.records import (
@@ -74,16 +74,12 @@ def check_members(members: Sequence[Experiment]) -> None:
             raise UserError(f"{member.folder}: other folds than those of {first.folder}")
         if _depth(member) != _depth(first):
             raise UserError(f"{member.folder}: reads depth in another way than {first.folder}")
-        if _data(member) != _data(first):
+        if member.data_digest != first.data_digest:
             raise UserError(f"{member.folder}: trained on other data than {first.folder}")
 
 
 def _depth(member: Experiment) -> tuple[Any, ...]:
     return member.config.data.depth_unit, member.config.data.depth_missing
-
-
-def _data(member: Experiment) -> str:
-    return ExperimentRecord.read(member.folder / RECORD).data
 
 
 def blend(members: Sequence[Experiment], folder: Path) -> BlendRecord:
@@ -230,13 +226,8 @@ def _write(
 def _scores(made: Experiment, confusions: np.ndarray) -> CrossValidation:
     """The scores of a blend, under the names of those of its members."""
     folds = made.table["fold"].to_numpy()
-    pooled = confusions.sum(0)
     return CrossValidation(
-        experiment=made.config.name,
-        notice=made.notice,
-        images=len(made.table),
-        **pooled_scores(pooled),
-        class_iou=dict(zip(CLASS_NAMES, summarize(pooled)["class_iou"], strict=True)),
+        **common_scores(made, confusions),
         folds=[
             FoldScores(
                 fold=fold,

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,17 +91,12 @@ def pool(experiment: Experiment, device: torch.device) -> CrossValidation:
     check_pooling(experiment)
     count = experiment.config.folds.count
     confusions, folds = image_confusions(experiment), experiment.table["fold"].to_numpy()
-    pooled = confusions.sum(0)
     depth_errors = [error for fold in range(count) for error in _depth_errors(experiment, fold)]
     metres = float(np.mean(depth_errors)) * (DEPTH_MAX - DEPTH_MIN) if depth_errors else None
     kinds, halves = read_confusions(experiment)
     result = CrossValidation(
-        experiment=experiment.config.name,
-        notice=experiment.notice,
-        images=len(experiment.table),
+        **common_scores(experiment, confusions),
         predicts=experiment.config.predict.checkpoint,
-        **pooled_scores(pooled),
-        class_iou=dict(zip(CLASS_NAMES, summarize(pooled)["class_iou"], strict=True)),
         depth_mae_m=metres,
         checkpoints={
             kind: CheckpointScores(
@@ -158,6 +154,21 @@ def check_pooling(experiment: Experiment) -> None:
     ):
         if ids:
             raise UserError(f"{experiment.folder}: image {ids[0]} is {what} ({len(ids)} such)")
+
+
+def common_scores(experiment: Experiment, confusions: np.ndarray) -> dict[str, Any]:
+    """What records.CrossValidation says of an experiment and of a blend alike.
+
+    confusions: int [n,13,13], of each image's out-of-fold mask.
+    """
+    pooled = confusions.sum(0)
+    return {
+        "experiment": experiment.config.name,
+        "notice": experiment.notice,
+        "images": len(experiment.table),
+        **pooled_scores(pooled),
+        "class_iou": dict(zip(CLASS_NAMES, summarize(pooled)["class_iou"], strict=True)),
+    }
 
 
 def pooled_scores(confusion: np.ndarray) -> dict[str, float | None]:

@@ -75,6 +75,11 @@ class Experiment:
         return only_writer(self.folder.with_name(f"{self.folder.name}.fold_{fold}"))
 
     @property
+    def data_digest(self) -> str:
+        """What its training data held: fingerprint.digest, from its record."""
+        return ExperimentRecord.read(self.folder / RECORD).data
+
+    @property
     def notice(self) -> str | None:
         """Why the scores of this experiment are not to be believed; None when they are."""
         return leak_notice(self.table)
