@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from nyuseg.config.loading import parse_config
+from nyuseg.config.values import STRIDE
 from nyuseg.data.folds import fold_hash
 from nyuseg.data.frames import KINDS, Frame, png_path, read_label, write_png
-from nyuseg.data.letterbox import STRIDE
 from nyuseg.experiment.creation import create_experiment
 from nyuseg.experiment.folder import Experiment
 from nyuseg.experiment.records import EpochScore, FoldRecord, WeightsRecord

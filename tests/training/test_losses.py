@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from nyuseg.config.sections import Train
-from nyuseg.data.letterbox import letterbox
+from nyuseg.dataloading.letterbox import letterbox
 from nyuseg.training.losses import multitask_loss, segmentation_loss
 
 REPORT = Train()

@@ -1,8 +1,11 @@
-"""What the keys of a configuration are made of: a section, and kinds of values."""
+"""What the keys of a configuration are made of: a section, kinds of values; the one stride."""
 
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+# Stride of the decoder's grid: logits and probabilities are a quarter of the input's size.
+STRIDE = 4
 
 Channel = Literal["rgb", "inverse_depth", "linear_depth", "log_depth", "xy"]
 

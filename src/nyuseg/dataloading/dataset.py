@@ -13,8 +13,8 @@ from nyuseg.config.schema import Config
 from nyuseg.config.sections import Data
 from nyuseg.data.depth import to_millimetres
 from nyuseg.data.frames import Frame
-from nyuseg.data.letterbox import letterbox
 from nyuseg.dataloading.inputs import Sample, input_key
+from nyuseg.dataloading.letterbox import letterbox
 from nyuseg.utils.errors import UserError
 
 ID_BYTES = 64

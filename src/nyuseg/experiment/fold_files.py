@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from nyuseg.config.values import STRIDE
 from nyuseg.data.classes import NUM_CLASSES
-from nyuseg.data.letterbox import STRIDE
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import write_text
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from nyuseg.config.schema import Config
 from nyuseg.config.sections import View
-from nyuseg.data.letterbox import STRIDE
+from nyuseg.config.values import STRIDE
 from nyuseg.inference.tta import augment, deaugment
 from nyuseg.models.device import autocast, free_memory, is_out_of_memory, to_device
 from nyuseg.utils.errors import UserError

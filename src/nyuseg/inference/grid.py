@@ -1,6 +1,6 @@
 """The network's answers, on the decoder's grid, brought back to frames of any size.
 
-The way back from `nyuseg.data.letterbox`: the padding is cut off, the frame's part is scaled.
+The way back from `dataloading.letterbox`: the padding is cut off, the frame's part is scaled.
 """
 
 from collections.abc import Iterable
@@ -9,7 +9,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from nyuseg.data.letterbox import STRIDE, content_size
+from nyuseg.config.values import STRIDE
+from nyuseg.dataloading.letterbox import content_size
 
 
 def largest_first(sizes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

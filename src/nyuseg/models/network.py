@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from nyuseg.config.sections import Data, Model
+from nyuseg.config.values import STRIDE
 from nyuseg.data.classes import NUM_CLASSES
-from nyuseg.data.letterbox import STRIDE
 from nyuseg.models.atrous import use_atrous
 from nyuseg.models.batchnorm_folding import Pairs, find_pairs, fold_batchnorm
 from nyuseg.models.tensors import read_tensors

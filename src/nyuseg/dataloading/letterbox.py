@@ -8,10 +8,8 @@ the grid is cut out exactly. A 480x640 frame and a 480x640 input need neither.
 import cv2
 import numpy as np
 
+from nyuseg.config.values import STRIDE
 from nyuseg.data.classes import VOID
-
-# Stride of the decoder's grid: logits and probabilities are a quarter of the input's size.
-STRIDE = 4
 
 
 def content_size(native: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:

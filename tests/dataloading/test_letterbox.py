@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_data import random_frame
 
-from nyuseg.data.letterbox import content_size, letterbox
+from nyuseg.dataloading.letterbox import content_size, letterbox
 from nyuseg.inference.grid import from_grid, to_mask
 
 SIZE = (96, 160)
