@@ -13,7 +13,8 @@ from nyuseg.config.loading import parse_config
 from nyuseg.config.schema import Config
 from nyuseg.config.sections import Data, Model
 from nyuseg.inference.probe import require_network, require_possible
-from nyuseg.models.network import build_model, expand_input, load_network
+from nyuseg.models.encoder_weights import expand_input
+from nyuseg.models.network import build_model, load_network
 from nyuseg.utils.errors import UserError
 
 
