@@ -8,7 +8,8 @@ from nyuseg.utils.files import PROJECT
 KEYS = """
 name seed
 data.size data.channels data.mean data.std data.depth_unit data.depth_missing
-model.decoder model.encoder model.encoder_weights model.input_init model.depth_head
+model.decoder model.encoder model.encoder_weights model.input_init model.fusion
+model.depth_head
 augment.flip augment.shift augment.scale augment.rotate
 train.epochs train.batch_size train.lr train.schedule train.warmup train.encoder_lr
 train.weight_decay train.decay_all train.clip_norm

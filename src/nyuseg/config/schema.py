@@ -52,6 +52,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _depth_to_fuse(self) -> "Config":
+        if self.model.fusion != "early" and not self.data.uses_depth:
+            raise ValueError(
+                f"model.fusion: {self.model.fusion} needs a channel of the depth in data.channels, "
+                "such as inverse_depth"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _parts_of_two(self) -> "Config":
         batch, parts = self.train.batch_size, self.compute.accumulate
         if batch % parts or batch // parts < 2:

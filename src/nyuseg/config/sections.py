@@ -63,15 +63,23 @@ class Data(Section):
     @property
     def uses_depth(self) -> bool:
         """Whether a channel is made of the depth."""
-        return not {*self.channels} <= {"rgb", "xy"}
+        return bool(self.depth_channels)
+
+    @property
+    def depth_channels(self) -> tuple[int, ...]:
+        """Where the channels that are made of the depth lie among the input channels."""
+        return tuple(self._start(one) for one in self.channels if one not in ("rgb", "xy"))
 
     @property
     def xy_channels(self) -> slice | None:
         """Where the two coordinate channels lie among the input channels; None without them."""
         if "xy" not in self.channels:
             return None
-        start = sum(_width(channel) for channel in self.channels[: self.channels.index("xy")])
+        start = self._start("xy")
         return slice(start, start + 2)
+
+    def _start(self, channel: Channel) -> int:
+        return sum(_width(one) for one in self.channels[: self.channels.index(channel)])
 
 
 class Model(Section):
@@ -89,7 +97,12 @@ class Model(Section):
 
     input_init: Literal["smp", "zeros", "mean"] = "smp"
     """First filters of the channels beyond RGB: the RGB filters in turn, all scaled by 3/channels
-    (smp), zeros, or the mean of the RGB filters."""
+    (smp), zeros, or the mean of the RGB filters. Only model.fusion=early has such channels."""
+
+    fusion: Literal["early", "branch"] = "early"
+    """How the channels beyond RGB enter: by the encoder's input (early), or by a light encoder of
+    their own, whose features are added to what the decoder reads, through a gate that starts at
+    zero (branch)."""
 
     depth_head: bool = True
     """Whether a second head predicts the depth."""

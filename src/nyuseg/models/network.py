@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from nyuseg.config.values import STRIDE
 from nyuseg.data.classes import NUM_CLASSES
 from nyuseg.models.atrous import use_atrous
 from nyuseg.models.batchnorm_folding import Pairs, find_pairs, fold_batchnorm
+from nyuseg.models.depth_branch import DepthBranch, read_levels
 from nyuseg.models.encoder_weights import (
     download_fault,
     expand_input,
@@ -35,17 +37,21 @@ class MultiTaskNet(nn.Module):
     aligned corners, so that the frame's part of a padded grid maps the same at every input size.
     """
 
-    def __init__(self, network: smp.base.SegmentationModel, depth_head: bool) -> None:
+    def __init__(self, network: smp.base.SegmentationModel, options: Model, data: Data) -> None:
         super().__init__()
         use_atrous(network)
         self.encoder, self.decoder = network.encoder, network.decoder
         # smp's head is a convolution, an upsampling and an activation: only the first is wanted.
         self.segmentation_head = network.segmentation_head[0]
-        channels = self.segmentation_head.in_channels
-        self.depth_head = nn.Conv2d(channels, 1, kernel_size=3, padding=1) if depth_head else None
+        channels, head = self.segmentation_head.in_channels, options.depth_head
+        self.depth_head = nn.Conv2d(channels, 1, kernel_size=3, padding=1) if head else None
+        # Last, so that all before it starts as in a network for RGB alone.
+        self.depth_branch = None
+        if options.fusion == "branch":
+            self.depth_branch = DepthBranch(data, read_levels(self.encoder, options.decoder))
 
     def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
-        features = self.decoder(self.encoder(image))
+        features = self.decoder(self._encode(image))
         grid = (image.shape[-2] // STRIDE, image.shape[-1] // STRIDE)
         if features.shape[-2:] != grid:  # U-Net decodes to the input's size.
             features = F.adaptive_avg_pool2d(features, grid)
@@ -53,6 +59,15 @@ class MultiTaskNet(nn.Module):
         if self.depth_head is not None:
             output["depth"] = self.depth_head(features)
         return output
+
+    def _encode(self, image: torch.Tensor) -> Sequence[torch.Tensor]:
+        """What the decoder reads: the encoder's features, with the depth's where it has a branch.
+
+        Without one the encoder sees all channels.
+        """
+        if self.depth_branch is None:
+            return self.encoder(image)
+        return self.depth_branch(self.encoder(image[:, :3]), image[:, 3:])
 
 
 def build_model(options: Model, data: Data, pretrained: bool = True) -> MultiTaskNet:
@@ -71,7 +86,7 @@ def build_model(options: Model, data: Data, pretrained: bool = True) -> MultiTas
         first.weight.data = expand_input(rgb, first.in_channels, options.input_init)
     elif weights is not None:
         load_encoder(network.encoder, Path(weights), options.input_init)
-    return MultiTaskNet(network, options.depth_head)
+    return MultiTaskNet(network, options, data)
 
 
 def load_network(options: Model, data: Data, state: dict[str, torch.Tensor]) -> MultiTaskNet:
@@ -125,7 +140,7 @@ def network_fault(
             with torch.random.fork_rng(devices=[]), torch.device(device), torch.no_grad():
                 told = _is_sized(options, data) if sized is None else sized
                 network = _create(options, data, None, told)
-                network = MultiTaskNet(network, options.depth_head).to(device)
+                network = MultiTaskNet(network, options, data).to(device)
                 shape = (2, data.channel_count, *(size or data.size))
                 network.train(size is None)(torch.zeros(shape))
             return None
@@ -157,7 +172,7 @@ def _create(
         options.decoder,
         encoder_name=options.encoder,
         encoder_weights=weights,
-        in_channels=data.channel_count,
+        in_channels=data.channel_count if options.fusion == "early" else 3,
         classes=NUM_CLASSES,
         **({"img_size": data.size} if sized else {}),
     )
