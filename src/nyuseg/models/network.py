@@ -18,6 +18,7 @@ from nyuseg.data.classes import NUM_CLASSES
 from nyuseg.models.atrous import use_atrous
 from nyuseg.models.batchnorm_folding import Pairs, find_pairs, fold_batchnorm
 from nyuseg.models.depth_branch import DepthBranch, read_levels
+from nyuseg.models.depthwise import use_float32
 from nyuseg.models.encoder_weights import (
     download_fault,
     expand_input,
@@ -40,6 +41,7 @@ class MultiTaskNet(nn.Module):
     def __init__(self, network: smp.base.SegmentationModel, options: Model, data: Data) -> None:
         super().__init__()
         use_atrous(network)
+        use_float32(network)
         self.encoder, self.decoder = network.encoder, network.decoder
         # smp's head is a convolution, an upsampling and an activation: only the first is wanted.
         self.segmentation_head = network.segmentation_head[0]
