@@ -200,6 +200,25 @@ def test_other_decoders_need_multiples_of_32(decoder: str) -> None:
     assert load_config(EXP060, [f"model.decoder={decoder}"]).data.size == (480, 640)
 
 
+def test_training_size_is_the_crop_or_the_working_size_or_that_of_prediction() -> None:
+    crop, working = "augment.crop=[576, 768]", "augment.working_size=[720, 960]"
+    for texts, size in (
+        ([], (480, 640)),
+        (["augment.zoom=[0.5, 2]"], (480, 640)),
+        ([working], (720, 960)),
+        ([working, crop], (576, 768)),
+        (["augment.working_size=[601, 777]", crop], (576, 768)),
+    ):
+        config = load_config(EXP060, texts)
+        assert (config.training_size, config.data.size) == (size, (480, 640))
+    assert "augment.crop: 576x768 is larger than augment.working_size=480x900" in refused(
+        EXP060, crop, "augment.working_size=[480, 900]"
+    )
+    assert "augment.crop: fpn needs multiples of 32" in refused(
+        EXP060, "model.decoder=fpn", "augment.crop=[48, 64]"
+    )
+
+
 @pytest.mark.parametrize(
     ("override", "key"),
     [
@@ -226,6 +245,15 @@ def test_other_decoders_need_multiples_of_32(decoder: str) -> None:
         ("augment.flip=1.1", "augment.flip"),
         ("augment.scale=1", "augment.scale"),
         ("augment.rotate=-5", "augment.rotate"),
+        ("augment.zoom=[2, 0.5]", "augment.zoom: must be a smallest and a largest zoom"),
+        ("augment.zoom=[0.01, 2]", "augment.zoom: must be"),
+        ("augment.zoom=2", "augment.zoom"),
+        ("augment.crop=[500, 640]", "augment.crop: deeplabv3plus needs multiples of 16"),
+        ("augment.crop=[16, 640]", "augment.crop: deeplabv3plus needs multiples of 16"),
+        ("augment.crop=[480, 656]", "augment.crop: 480x656 is larger than data.size=480x640"),
+        ("augment.crop=[0, 640]", "augment.crop"),
+        ("augment.working_size=[500, 640]", "augment.working_size: deeplabv3plus needs multiples"),
+        ("augment.zoom_depth=true", "augment.zoom_depth: needs augment.zoom"),
         ("folds.count=1", "folds.count"),
         ("folds.group=image", "folds.group"),
         ("model.decoder=deeplab", "model.decoder"),

@@ -10,6 +10,7 @@ name seed
 data.size data.channels data.mean data.std data.depth_unit data.depth_missing
 model.decoder model.encoder model.encoder_weights model.input_init model.fusion
 model.depth_head
+augment.working_size augment.zoom augment.crop augment.zoom_depth
 augment.flip augment.shift augment.scale augment.rotate
 train.epochs train.batch_size train.lr train.schedule train.warmup train.encoder_lr
 train.weight_decay train.decay_all train.clip_norm
@@ -50,6 +51,7 @@ def test_ranges_choices_and_defaults_are_in_words() -> None:
     assert found["train.ema"] == ["number (above 0, below 1) or null", "`null`"]
     assert found["train.lr"] == ["number (above 0)", "`0.0001`"]
     assert found["data.size"] == ["list of 2 integers", "`[480, 640]`"]
+    assert found["augment.zoom"] == ["list of 2 numbers (above 0) or null", "`null`"]
     assert found["data.depth_missing"] == ["list of integers (1 to 65535)", "`[]`"]
     assert found["data.depth_unit"] == ["`mm`, `sunrgbd` or number (above 0)", "`mm`"]
     assert found["model.depth_head"] == ["true or false", "`true`"]

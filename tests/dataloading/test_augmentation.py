@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from tiny_data import random_frame
 
-from nyuseg.config.sections import Augment
+from nyuseg.config.augment import Augment
 from nyuseg.dataloading.augmentation import Augmentation
 
 STILL = {"flip": 0, "shift": 0, "scale": 0, "rotate": 0}

@@ -9,9 +9,9 @@ import torch
 from tiny_data import random_frame
 from torch.utils.data import DataLoader
 
+from nyuseg.config.augment import Augment
 from nyuseg.config.loading import parse_config
 from nyuseg.config.schema import Config
-from nyuseg.config.sections import Augment
 from nyuseg.data.depth import inverse_depth, linear_depth, log_depth
 from nyuseg.data.frames import FrameFolder, frame_path, write_png
 from nyuseg.dataloading.dataset import EpochSampler, PredictionSet, TrainingSet, mix_seed
@@ -131,6 +131,26 @@ def test_epoch_fold_and_seed_change_the_sample(tiny_folder: TinyFolder, tmp_path
     ]
     for other in others:
         assert not np.array_equal(samples[0, 0]["image"], other["image"])
+
+
+def test_training_and_prediction_have_sizes_of_their_own(
+    tiny_folder: TinyFolder, tmp_path: Path
+) -> None:
+    samples = training_set(tiny_folder, tmp_path)
+    geometry = {"working_size": [80, 120], "zoom": [0.5, 2], "crop": [64, 96]}
+    config = samples.config.model_copy(update={"augment": Augment.model_validate(geometry)})
+    source = FrameFolder(tmp_path, "train")
+    cropped = TrainingSet(source, samples.ids, config, 1)
+    again = TrainingSet(source, samples.ids, config, 1)
+    for index in (3, 0, 2, 1):
+        sample = cropped[5, index]
+        assert_same(sample, again[5, index])
+        assert not np.array_equal(sample["image"], cropped[6, index]["image"])
+        assert sample["image"].shape == (64, 96, 3)
+        assert on_device(cropped, (5, index))["label"].shape == (1, 64, 96)
+        arrays = [values for values in sample.values() if isinstance(values, np.ndarray)]
+        assert cropped.sample_bytes == sum(values.nbytes for values in arrays)
+    assert PredictionSet(source, samples.ids, config.data)[0]["image"].shape == (32, 48, 3)
 
 
 @pytest.mark.filterwarnings("ignore:.*pin_memory")

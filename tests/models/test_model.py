@@ -190,6 +190,16 @@ def test_scaled_views_are_refused_by_the_network_not_by_its_name() -> None:
             require_network(sized(encoder, "fpn", (96, 128), views=views))
 
 
+def test_a_training_size_that_the_encoder_cannot_take_is_refused_by_its_key() -> None:
+    given = {"name": "x", "data": {"size": [64, 96]}, "augment": {"working_size": [96, 128]}}
+    encoder = {"encoder": "tu-coatnet_nano_rw_224", "decoder": "unet"}  # Built for one size.
+    for more, key in ({}, "working_size"), ({"crop": [64, 128]}, "crop"):
+        options = {**given, "augment": given["augment"] | more}
+        require_possible(parse_config(options | {"model": {"encoder": "tu-test_resnet"}}, "test"))
+        with pytest.raises(UserError, match=rf"^augment\.{key}: tu-coatnet.*training input of"):
+            require_possible(parse_config(options | {"model": encoder}, "test"))
+
+
 def test_no_compiler_is_known_before_training(monkeypatch) -> None:
     def broken(_):
         raise RuntimeError("InvalidCxxCompiler: No working C++ compiler\nand 104 more lines")

@@ -67,6 +67,8 @@ def _choices(key: Schema) -> list[str]:
         return [f"`{choice}`" for choice in key["enum"]]
     if "$ref" in key:
         return [_reference(key).lower()]
+    if key["type"] == "array":
+        return [_values(key)]
     return [WORDS.get(key["type"], str(key["type"])) + _range(key)]
 
 

@@ -2,8 +2,8 @@
 
 from pydantic import Field, model_validator
 
+from nyuseg.config.augment import Augment
 from nyuseg.config.sections import (
-    Augment,
     Compute,
     Data,
     Folds,
@@ -44,11 +44,43 @@ class Config(Section):
         depth = self.model.depth_head or self.data.uses_depth
         return ("image", "depth", "label") if depth else ("image", "label")
 
+    @property
+    def training_size(self) -> tuple[int, int]:
+        """Height and width of the network's input in training; it predicts at data.size."""
+        return self.augment.crop or self.augment.working_size or self.data.size
+
+    @property
+    def training_size_key(self) -> str:
+        """The key that training_size comes from."""
+        for key in ("crop", "working_size"):
+            if getattr(self.augment, key):
+                return f"augment.{key}"
+        return "data.size"
+
     @model_validator(mode="after")
     def _size_suits_decoder(self) -> "Config":
         # DeepLabV3+ keeps its encoder at stride 16; the others go down to 32.
-        if self.model.decoder != "deeplabv3plus" and any(n % 32 for n in self.data.size):
-            raise ValueError(f"data.size: {self.model.decoder} needs multiples of 32")
+        stride = 16 if self.model.decoder == "deeplabv3plus" else 32
+        sizes = {"data.size": self.data.size, self.training_size_key: self.training_size}
+        for key, size in sizes.items():
+            if min(size) < 32 or any(n % stride for n in size):
+                raise ValueError(f"{key}: {self.model.decoder} needs multiples of {stride}")
+        return self
+
+    @model_validator(mode="after")
+    def _crop_within_working_size(self) -> "Config":
+        crop, working = self.augment.crop, self.augment.working_size
+        key, size = ("augment.working_size", working) if working else ("data.size", self.data.size)
+        if crop and (crop[0] > size[0] or crop[1] > size[1]):
+            raise ValueError(
+                f"augment.crop: {crop[0]}x{crop[1]} is larger than {key}={size[0]}x{size[1]}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _depth_has_a_zoom(self) -> "Config":
+        if self.augment.zoom_depth and not self.augment.zooms:
+            raise ValueError("augment.zoom_depth: needs augment.zoom, which is not set")
         return self
 
     @model_validator(mode="after")

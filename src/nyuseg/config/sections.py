@@ -1,4 +1,7 @@
-"""The sections of a configuration: each key, its range, its default and a line about it."""
+"""The sections of a configuration: each key, its range, its default and a line about it.
+
+That of augmentation has a module of its own, augment.
+"""
 
 from typing import Annotated, Literal
 
@@ -106,22 +109,6 @@ class Model(Section):
 
     depth_head: bool = True
     """Whether a second head predicts the depth."""
-
-
-class Augment(Section):
-    """Random geometry in training, the same for image, depth and label."""
-
-    flip: float = Field(0.5, ge=0, le=1)
-    """Probability of a horizontal flip."""
-
-    shift: float = Field(0.05, ge=0, lt=1)
-    """Largest shift, as a part of the size."""
-
-    scale: float = Field(0.1, ge=0, lt=1)
-    """Largest enlargement or reduction, as a part of the size."""
-
-    rotate: float = Field(5, ge=0, le=180)
-    """Largest rotation, in degrees."""
 
 
 class Train(Section):

@@ -1,4 +1,4 @@
-"""Random geometry for training; the only module that knows Albumentations."""
+"""Random changes for training; the only module that knows Albumentations."""
 
 import os
 
@@ -8,19 +8,24 @@ import albumentations as A
 import cv2
 import numpy as np
 
-from nyuseg.config.sections import Augment
+from nyuseg.config.augment import Augment
 from nyuseg.data.frames import Frame
+from nyuseg.dataloading.letterbox import letterbox
+from nyuseg.dataloading.zoom_crop import ZoomCrop
 
 
 class Augmentation:
-    """The report's augmentation as a function (frame, seed) -> frame; equal seeds, equal result.
+    """A native frame's training input as a function (frame, seed); equal seeds, equal result.
 
-    A frame holds image uint8 [H,W,3], label uint8 [H,W] and perhaps depth uint16 [H,W], already
-    fitted to `size` (the report's Resize). Colour is interpolated, depth and label take the nearest
-    pixel; pixels from outside the frame become black, missing (0) and void (255).
+    A frame holds image uint8 [H,W,3], label uint8 [H,W] and perhaps depth uint16 [H,W]. Colour is
+    interpolated, depth and label take the nearest pixel; pixels from outside the frame become
+    black, missing (0) and void (255). Without a zoom, crop or working size it is the report's:
+    the frame is letterboxed to `size`, then moved; with one of them, see ZoomCrop.
     """
 
     def __init__(self, options: Augment, size: tuple[int, int]) -> None:
+        self.size = size
+        self.zoom_crop = ZoomCrop(options, size) if options.zooms else None
         shift = (-options.shift, options.shift)
         self.pipeline = A.Compose(
             [
@@ -43,7 +48,12 @@ class Augmentation:
             additional_targets={"depth": "mask"},
         )
 
-    def __call__(self, frame: Frame, seed: int) -> Frame:
+    def __call__(self, native: Frame, seed: int) -> Frame:
+        if self.zoom_crop:
+            return self.zoom_crop(native, np.random.default_rng(seed))
+        return self._move(letterbox(native, self.size), seed)
+
+    def _move(self, frame: Frame, seed: int) -> Frame:
         self.pipeline.set_random_seed(seed)
         # There is one fill value for all masks, 0: missing for depth. Shifting labels by one
         # makes it void for them: in uint8, 255 + 1 is 0, and 0 - 1 is 255 again.

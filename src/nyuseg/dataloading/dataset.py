@@ -127,11 +127,14 @@ class TrainingSet(FrameSet):
         self.config, self.fold = config, fold
         self.augment = Augmentation(config.augment, config.data.size)
 
+    @property
+    def sample_bytes(self) -> int:
+        return PIXEL_BYTES * self.config.training_size[0] * self.config.training_size[1]
+
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         native = self._read(index, self.config.training_kinds)
-        frame = letterbox(native, self.data.size)
-        frame = self.augment(frame, mix_seed(self.config.seed, self.fold, epoch, index))
+        frame = self.augment(native, mix_seed(self.config.seed, self.fold, epoch, index))
         return {**frame, "id": self.ids[index], "size": native["image"].shape[:2]}
 
 

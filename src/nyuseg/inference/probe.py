@@ -29,6 +29,7 @@ def require_network(config: Config) -> None:
     """
     reason = network_fault(config.model, config.data)
     if reason is None:
+        _require_training_size(config)
         require_views(config, config.tta.views)
         return
     if reason.startswith(UNKNOWN):
@@ -45,6 +46,19 @@ def require_network(config: Config) -> None:
         f"{config.model.decoder} at data.size=[{height},{width}] ({reason}); {advice}"
         + (", or another encoder" if usable else " encoder or data.size")
     )
+
+
+def _require_training_size(config: Config) -> None:
+    if config.training_size == config.data.size:
+        return
+    reason = network_fault(config.model, config.data, config.training_size)
+    if reason is not None:
+        height, width = config.training_size
+        raise UserError(
+            f"{config.training_size_key}: {config.model.encoder} takes no training input of "
+            f"{height}x{width} beside data.size=[{config.data.size[0]},{config.data.size[1]}] "
+            f"({reason}); use one size for both, or another encoder"
+        )
 
 
 def require_views(config: Config, views: Sequence[View]) -> None:

@@ -1,0 +1,48 @@
+"""The section `augment` of a configuration: what is random about a training frame."""
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+
+from nyuseg.config.values import Section
+
+
+class Augment(Section):
+    """Random changes in training; those of geometry are the same for image, depth and label."""
+
+    working_size: tuple[PositiveInt, PositiveInt] | None = None
+    """Height and width that training frames are fitted to before they are zoomed and cropped; null:
+    data.size, at which frames are predicted."""
+
+    zoom: tuple[PositiveFloat, PositiveFloat] | None = None
+    """Smallest and largest zoom, such as [0.5, 2]; halving is as likely as doubling. null: none."""
+
+    crop: tuple[PositiveInt, PositiveInt] | None = None
+    """Height and width of the training input, cut out of the zoomed frame: multiples as data.size,
+    at most the working size. null: the working size."""
+
+    zoom_depth: bool = False
+    """Whether the depth is divided by the zoom, since what is larger looks nearer; otherwise it
+    stays as measured."""
+
+    flip: float = Field(0.5, ge=0, le=1)
+    """Probability of a horizontal flip."""
+
+    shift: float = Field(0.05, ge=0, lt=1)
+    """Largest shift, as a part of the size."""
+
+    scale: float = Field(0.1, ge=0, lt=1)
+    """Largest enlargement or reduction, as a part of the size."""
+
+    rotate: float = Field(5, ge=0, le=180)
+    """Largest rotation, in degrees."""
+
+    @field_validator("zoom")
+    @classmethod
+    def _in_order(cls, zoom: tuple[float, float] | None) -> tuple[float, float] | None:
+        if zoom and not 0.1 <= zoom[0] <= zoom[1] <= 10:
+            raise ValueError("must be a smallest and a largest zoom between 0.1 and 10")
+        return zoom
+
+    @property
+    def zooms(self) -> bool:
+        """Whether frames go through working size, zoom and crop; otherwise they keep data.size."""
+        return any((self.working_size, self.zoom, self.crop))
