@@ -1,0 +1,213 @@
+"""Which ingredients of a recipe earn their place? One at a time on a base, over seeds and folds.
+
+Trains `configs/nyuv2_small.yaml` at a smaller size, and each INGREDIENT on top of it, with the
+command that a user calls: for each of three seeds, on two folds by room, with one thread, several
+side by side. What is finished below --work is not done again, and what was cut goes on. The score
+is that of the last epoch (or of the average of the weights), never of the best one, on the rooms
+that were held out.
+
+An ingredient that costs time gets fewer epochs, so that all arms take the same CPU seconds of
+training; the table says how many each took.
+
+examples:
+  python benchmarks/ladder.py run --work /tmp/ladder --input /data/nyuv2 --jobs 2
+  python benchmarks/ladder.py run --work /tmp/ladder --input /data/nyuv2 --only fpn,lovasz
+  python benchmarks/ladder.py table --work /tmp/ladder
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+PROJECT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(PROJECT / "src"))
+
+from nyuseg.data.folds import NYUV2_SCENES
+from nyuseg.evaluation.bootstrap import resample
+from nyuseg.evaluation.metrics import mean_iou
+from nyuseg.utils.files import find, read_json, write_json
+
+CONFIG = PROJECT / "configs/nyuv2_small.yaml"
+SEEDS, FOLDS = (1, 2, 3), (0, 1)
+COMMON = ("data.size=[144,192]", "train.epochs=8", "train.lr=0.002", "train.ema=0.99")
+# Written down before any of them was run; the first is what the others are compared with. The
+# number of epochs is what costs as many CPU seconds as the base's, found by a single epoch each.
+INGREDIENTS: dict[str, tuple[str, ...]] = {
+    "base": (),
+    # Optimisation.
+    "lr 6e-4": ("train.lr=0.0006",),
+    "lr 6e-3": ("train.lr=0.006",),
+    "cosine by step, warm-up": ("train.schedule=cosine", "train.warmup=0.5"),
+    "batch of 4": ("train.batch_size=4",),
+    "encoder at lr x 0.3": ("train.encoder_lr=0.3",),
+    "weight decay .05, not on vectors": ("train.weight_decay=0.05", "train.decay_all=false"),
+    # Losses.
+    "Lovasz 0.5": ("train.lovasz=0.5", "train.epochs=5"),
+    "Dice 0.5": ("train.dice=0.5", "train.epochs=7"),
+    "label smoothing 0.1": ("train.label_smoothing=0.1",),
+    # Depth.
+    "RGB alone": ("data.channels=[rgb]", "model.depth_head=false"),
+    "no depth head": ("model.depth_head=false",),
+    "depth filters from zero": ("model.input_init=zeros",),
+    "depth branch": ("model.fusion=branch",),
+    # Decoder.
+    "FPN": ("model.decoder=fpn", "data.size=[160,192]"),
+    # Augmentation.
+    "flip alone": ("augment.shift=0", "augment.scale=0", "augment.rotate=0"),
+    "wider scale and shift": ("augment.scale=0.4", "augment.shift=0.1"),
+}
+KINDS = ("last", "ema")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of the ladder."""
+
+    work: Path
+    arm: str
+    seed: int
+    fold: int
+
+    @property
+    def name(self) -> str:
+        plain = "".join(c if c.isalnum() else "_" for c in self.arm)
+        return f"{plain}_s{self.seed}"
+
+    @property
+    def result(self) -> Path:
+        """Appears when the run is finished: its CPU seconds and the epochs."""
+        return self.work / "results" / f"{self.name}_f{self.fold}.json"
+
+    @property
+    def folder(self) -> Path:
+        return self.work / "oof" / self.name / f"fold_{self.fold}"
+
+    def confusions(self, kind: str) -> np.ndarray:
+        """Of each held-out image, int64 [n,13,13]."""
+        with np.load(self.folder / "checkpoints.npz") as file:
+            return file[kind].astype(np.int64)
+
+    def scenes(self) -> list[str]:
+        ids = (self.folder / "oof_ids.txt").read_text().split()
+        table = pd.read_csv(NYUV2_SCENES, dtype=str).set_index("image_id")["scene"]
+        return [str(scene) for scene in table[ids]]
+
+
+def all_runs(work: Path, only: Sequence[str] = ()) -> list[Run]:
+    """Seed by seed, so that a ladder that is cut has every arm up to some seed."""
+    arms = [arm for arm in INGREDIENTS if not only or arm in only]
+    return [Run(work, arm, seed, fold) for seed in SEEDS for arm in arms for fold in FOLDS]
+
+
+def train(run: Run, data: Path, settings: Sequence[str]) -> None:
+    """Train one fold of one arm, unless it is done; exits, naming its log, when that fails."""
+    if run.result.exists():
+        return
+    changes = [*COMMON, *settings, *INGREDIENTS[run.arm], f"seed={run.seed}", f"name={run.name}"]
+    command = [sys.executable, str(PROJECT / "src/train_folds.py"), "--fold", str(run.fold)]
+    command += ["--config", str(CONFIG), "--input", str(data), "--oof", str(run.work / "oof")]
+    command += [part for change in changes for part in ("--set", change)]
+    log = run.work / "logs" / f"{run.name}_f{run.fold}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as file:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        child = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        _, status, usage = os.wait4(child.pid, 0)
+    spent = run.work / "cpu" / f"{run.name}_f{run.fold}.json"
+    before = read_json(spent)["seconds"] if spent.exists() else 0.0
+    seconds = before + usage.ru_utime + usage.ru_stime
+    spent.parent.mkdir(exist_ok=True)
+    write_json(spent, {"seconds": seconds})
+    if status:
+        raise SystemExit(f"{run.arm}: see {log}")
+    for name in ("last.pt", "previous.pt", "best.pt"):
+        (run.folder / name).unlink(missing_ok=True)
+    run.result.parent.mkdir(exist_ok=True)
+    score = float(mean_iou(run.confusions("last").sum(0)))
+    write_json(run.result, {"cpu_seconds": seconds, "miou": score})
+    print(f"{run.arm}, seed {run.seed}, fold {run.fold}: {score:.4f}, {seconds:.0f} s", flush=True)
+
+
+def differences(arm: Sequence[Run], base: Sequence[Run], kind: str, to: str) -> np.ndarray:
+    """Paired differences of pooled mIoU: [seeds, 1 + draws of rooms], the measured one first."""
+    rows = []
+    for seed in SEEDS:
+        drawn = []
+        for runs, which in ((arm, kind), (base, to)):
+            own = [run for run in runs if run.seed == seed and run.result.exists()]
+            found = np.concatenate([run.confusions(which) for run in own])
+            scenes = [scene for run in own for scene in run.scenes()]
+            pooled = np.concatenate([found.sum(0)[None], resample(found, scenes, 2000)])
+            drawn.append(mean_iou(pooled))
+        rows.append(drawn[0] - drawn[1])
+    return np.array(rows)
+
+
+def table(work: Path) -> pd.DataFrame:
+    """A row for each arm that is complete: its mean over the seeds and what it changes.
+
+    The standard error adds the variance over draws of rooms to that of the training noise, which
+    is taken from the seeds of all arms together: three of one arm say little about it.
+    """
+    runs = {arm: [run for run in all_runs(work) if run.arm == arm] for arm in INGREDIENTS}
+    runs = {arm: own for arm, own in runs.items() if all(run.result.exists() for run in own)}
+    base, rows, found = runs["base"], [], {}
+    for arm, own in runs.items():
+        for kind in KINDS:
+            found[arm, kind] = differences(own, base, kind, "last")
+    noise = np.mean([d[:, 0].var(ddof=1) for (arm, _), d in found.items() if arm != "base"])
+    cost = {arm: sum(read_json(r.result)["cpu_seconds"] for r in own) for arm, own in runs.items()}
+    for (arm, kind), d in found.items():
+        error = np.sqrt(d[:, 1:].mean(0).var() + noise / len(SEEDS))
+        score = np.mean(
+            [
+                mean_iou(sum(r.confusions(kind).sum(0) for r in runs[arm] if r.seed == seed))
+                for seed in SEEDS
+            ]
+        )
+        rows.append(
+            {
+                "arm": arm,
+                "checkpoint": kind,
+                "miou": score,
+                "difference": d[:, 0].mean(),
+                "error": error,
+                "seeds": " ".join(f"{value:+.4f}" for value in d[:, 0]),
+                "cpu": cost[arm] / cost["base"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("run", "table"))
+    parser.add_argument("--work", required=True, type=Path, help="folder for what is trained")
+    parser.add_argument("--input", default=str(PROJECT / "input"), metavar="DIR")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings side by side")
+    parser.add_argument("--only", default="", help="some ingredients, by commas")
+    parser.add_argument("--set", action="append", default=[], help="KEY=VALUE for all arms")
+    options = parser.parse_args()
+    only = [name for name in options.only.split(",") if name]
+    unknown = set(only) - set(INGREDIENTS)
+    if unknown:
+        raise SystemExit(f"--only: no ingredient {', '.join(sorted(unknown))}")
+    if options.what == "run":
+        data = find(options.input)
+        with ThreadPoolExecutor(options.jobs) as pool:
+            list(pool.map(lambda run: train(run, data, options.set), all_runs(options.work, only)))
+    print(table(options.work).to_string(index=False, float_format="%.4f"))
+
+
+if __name__ == "__main__":
+    main()
