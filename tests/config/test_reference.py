@@ -12,6 +12,7 @@ model.decoder model.encoder model.encoder_weights model.input_init model.fusion
 model.depth_head
 augment.working_size augment.zoom augment.crop augment.zoom_depth
 augment.flip augment.shift augment.scale augment.rotate
+augment.colour augment.blur augment.noise
 train.epochs train.batch_size train.lr train.schedule train.warmup train.encoder_lr
 train.weight_decay train.decay_all train.clip_norm
 train.label_smoothing train.lovasz train.dice train.depth_loss train.ema train.mean_last

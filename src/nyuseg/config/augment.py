@@ -35,6 +35,16 @@ class Augment(Section):
     rotate: float = Field(5, ge=0, le=180)
     """Largest rotation, in degrees."""
 
+    colour: float = Field(0, ge=0, le=1)
+    """Strength of changed colours, in four of five images: at 1, brightness, contrast and
+    saturation change by up to a half, the hue by up to a tenth of the circle."""
+
+    blur: float = Field(0, ge=0, le=1)
+    """Probability that the image is blurred, by a Gaussian of up to 2 pixels."""
+
+    noise: float = Field(0, ge=0, le=1)
+    """Probability of noise on the image, grey, with a standard deviation of 1 to 5 % of white."""
+
     @field_validator("zoom")
     @classmethod
     def _in_order(cls, zoom: tuple[float, float] | None) -> tuple[float, float] | None:

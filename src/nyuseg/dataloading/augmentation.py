@@ -20,7 +20,8 @@ class Augmentation:
     A frame holds image uint8 [H,W,3], label uint8 [H,W] and perhaps depth uint16 [H,W]. Colour is
     interpolated, depth and label take the nearest pixel; pixels from outside the frame become
     black, missing (0) and void (255). Without a zoom, crop or working size it is the report's:
-    the frame is letterboxed to `size`, then moved; with one of them, see ZoomCrop.
+    the frame is letterboxed to `size`, then moved; with one of them, see ZoomCrop. Colour, blur and
+    noise change the image alone, and are drawn apart: they leave the geometry as it is without.
     """
 
     def __init__(self, options: Augment, size: tuple[int, int]) -> None:
@@ -47,11 +48,19 @@ class Augmentation:
             ],
             additional_targets={"depth": "mask"},
         )
+        self.recolour = _recolour(options)
 
     def __call__(self, native: Frame, seed: int) -> Frame:
         if self.zoom_crop:
-            return self.zoom_crop(native, np.random.default_rng(seed))
-        return self._move(letterbox(native, self.size), seed)
+            frame = self.zoom_crop(native, np.random.default_rng(seed))
+        else:
+            frame = self._move(letterbox(native, self.size), seed)
+        if self.recolour:
+            self.recolour.set_random_seed(_stream(seed, 1))
+            frame["image"] = _keep_black(
+                frame["image"], self.recolour(image=frame["image"])["image"]
+            )
+        return frame
 
     def _move(self, frame: Frame, seed: int) -> Frame:
         self.pipeline.set_random_seed(seed)
@@ -61,3 +70,27 @@ class Augmentation:
         rest = {kind: pixels for kind, pixels in frame.items() if kind != "label"}
         moved = self.pipeline(**rest, mask=shifted)
         return {**{kind: moved[kind] for kind in rest}, "label": moved["mask"] - np.uint8(1)}
+
+
+def _keep_black(image: np.ndarray, changed: np.ndarray) -> np.ndarray:
+    """A changed image that is black where it was, as it must be outside the frame."""
+    black = cv2.inRange(image, (0, 0, 0), (0, 0, 0))
+    return cv2.bitwise_and(changed, changed, mask=cv2.bitwise_not(black))
+
+
+def _recolour(options: Augment) -> A.Compose | None:
+    """What changes an image's colours; None when nothing does."""
+    change = (1 - options.colour / 2, 1 + options.colour / 2)
+    hue = options.colour / 10
+    found = [
+        A.ColorJitter(change, change, change, (-hue, hue), p=0.8 * (options.colour > 0)),
+        A.GaussianBlur(blur_limit=0, sigma_limit=(0.1, 2), p=options.blur),
+        # The same in all three colours: a third of the time, and what a dark room looks like.
+        A.GaussNoise(std_range=(0.01, 0.05), per_channel=False, p=options.noise),
+    ]
+    return A.Compose(found) if any(one.p for one in found) else None
+
+
+def _stream(seed: int, number: int) -> int:
+    """A seed made from another: what is drawn from it is independent of what that one draws."""
+    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
