@@ -170,7 +170,7 @@ def test_an_encoder_built_for_one_size_is_trained_and_loaded_as_the_same(tmp_pat
         ("tu-maxvit_tiny_rw_224", "deeplabv3plus", "use model.decoder=fpn or upernet or unet"),
         ("tu-hrnet_w18_small", "deeplabv3plus", "use model.decoder=fpn or upernet or unet"),
         ("tu-nest_tiny", "fpn", "square inputs); use another encoder or data.size"),
-        ("tu-vit_tiny_patch16_224", "unet", "pattern.); use another encoder or data.size"),
+        ("tu-vit_tiny_patch16_224", "unet", "pattern.); use model.decoder=dpt, or another encoder"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(encoder: str, decoder: str, words: str) -> None:

@@ -93,6 +93,12 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _patches_suit_decoder(self) -> "Config":
+        if self.model.patch_size is not None and self.model.decoder != "dpt":
+            raise ValueError("model.patch_size: only of the transformers of model.decoder=dpt")
+        return self
+
+    @model_validator(mode="after")
     def _parts_of_two(self) -> "Config":
         batch, parts = self.train.batch_size, self.compute.accumulate
         if batch % parts or batch // parts < 2:

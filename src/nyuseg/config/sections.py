@@ -88,11 +88,15 @@ class Data(Section):
 class Model(Section):
     """The architecture, and the weights it starts from."""
 
-    decoder: Literal["deeplabv3plus", "fpn", "upernet", "unet"] = "deeplabv3plus"
-    """A decoder of segmentation-models-pytorch."""
+    decoder: Literal["deeplabv3plus", "fpn", "upernet", "unet", "dpt"] = "deeplabv3plus"
+    """A decoder of segmentation-models-pytorch; dpt is the one for plain vision transformers."""
 
     encoder: str = "resnet101"
     """Any encoder of segmentation-models-pytorch, or tu- and the name of a model of timm."""
+
+    patch_size: int | None = Field(None, ge=1)
+    """Pixels along a side of a vision transformer's patches, to which its pretrained ones are
+    resampled: 16 for an encoder of 14, which dpt does not take. null: the encoder's own."""
 
     encoder_weights: TextOrNull = "imagenet"
     """Weights that the encoder starts from: imagenet, the path of a local file, or null for random

@@ -37,6 +37,8 @@ def require_network(config: Config) -> None:
             f"model.encoder: {config.model.encoder} is unknown; any encoder of "
             "segmentation-models-pytorch will do, or tu- and the name of a model of timm"
         )
+    if config.model.decoder == "dpt":
+        _suggest_patches(config, reason)
     height, width = config.data.size
     others = {name: config.model.model_copy(update={"decoder": name}) for name in DECODERS}
     usable = [name for name in others if network_fault(others[name], config.data) is None]
@@ -46,6 +48,21 @@ def require_network(config: Config) -> None:
         f"{config.model.decoder} at data.size=[{height},{width}] ({reason}); {advice}"
         + (", or another encoder" if usable else " encoder or data.size")
     )
+
+
+def _suggest_patches(config: Config, reason: str) -> None:
+    """Raise UserError when patches of another size would do."""
+    model = config.model
+    for size in (None, 16):
+        if (
+            size != model.patch_size
+            and network_fault(model.model_copy(update={"patch_size": size}), config.data) is None
+        ):
+            way_out = "null" if size is None else size
+            raise UserError(
+                f"model.patch_size: {model.encoder} does not work with model.decoder=dpt "
+                f"({reason}); set model.patch_size={way_out}"
+            )
 
 
 def _require_training_size(config: Config) -> None:

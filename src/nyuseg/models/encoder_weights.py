@@ -1,7 +1,9 @@
 """Weights of an encoder: a local file, RGB filters for more channels, a failed download."""
 
 import re
+import sys
 from collections.abc import Collection
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -56,9 +58,37 @@ def expand_input(rgb: torch.Tensor, channels: int, init: str) -> torch.Tensor:
     return torch.cat([rgb, fill.expand(-1, extra, -1, -1)], 1).contiguous()
 
 
-def input_convolution(encoder: nn.Module) -> nn.Conv2d:
-    """The convolution over the input channels."""
-    return next(module for module in encoder.modules() if isinstance(module, nn.Conv2d))
+def input_filters(encoder: nn.Module) -> list[str]:
+    """Names of the encoder's filters over the input's channels; empty if it has no such
+    convolution.
+
+    timm records them, since they need not be first in the order of modules, nor one alone.
+    """
+    facts = getattr(getattr(encoder, "model", None), "pretrained_cfg", None) or {}
+    named = facts.get("first_conv") or ()
+    own = {name for name, tensor in encoder.named_parameters() if tensor.ndim == 4}
+    names = (named,) if isinstance(named, str) else named
+    found = [name for name in (own_name(f"{one}.weight", own) for one in names) if name in own]
+    convolutions = (n for n, module in encoder.named_modules() if isinstance(module, nn.Conv2d))
+    return found or [f"{name}.weight" for name in islice(convolutions, 1)]
+
+
+def spread_input(encoder: nn.Module, channels: int, init: str) -> None:
+    """Make the filters of all input channels from those of RGB, which a library has spread.
+
+    smp and timm both lay the RGB filters over the channels in turn and scale them by 3/C. init: see
+    expand_input. Raises UserError for filters that do not see one channel each.
+    """
+    if channels == 3:
+        return
+    filters = [encoder.get_parameter(name) for name in input_filters(encoder)]
+    if not filters or any(one.shape[1] != channels for one in filters):
+        raise UserError(
+            "data.channels: pretrained filters of this encoder cannot be spread over channels "
+            "beyond RGB; use another encoder, or data.channels=[rgb]"
+        )
+    for one in filters:
+        one.data = expand_input(one.data[:, :3] * (channels / 3), channels, init)
 
 
 def load_encoder(encoder: nn.Module, path: Path, init: str) -> None:
@@ -80,11 +110,11 @@ def load_encoder(encoder: nn.Module, path: Path, init: str) -> None:
     if not isinstance(state, dict) or not all(torch.is_tensor(one) for one in state.values()):
         raise UserError(f"model.encoder_weights: {path}: not a dict of tensors, a state dict")
     own = encoder.state_dict()
-    first = input_convolution(encoder).weight
-    found = {_own_name(key, own): tensor for key, tensor in state.items()}
-    for key, tensor in found.items():
-        if key in own and own[key].shape == first.shape and tensor.shape[1:2] == (3,):
-            found[key] = expand_input(tensor, first.shape[1], init)
+    state = _at_this_size(encoder, state)
+    found = {own_name(key, own): tensor for key, tensor in state.items()}
+    for key in input_filters(encoder):
+        if key in found and found[key].shape[1:2] == (3,):
+            found[key] = expand_input(found[key], own[key].shape[1], init)
     missing = [
         key
         for key in own
@@ -100,10 +130,25 @@ def load_encoder(encoder: nn.Module, path: Path, init: str) -> None:
     encoder.load_state_dict({key: found[key] for key in own if key in found}, strict=False)
 
 
-def _own_name(key: str, own: Collection[str]) -> str:
+def _at_this_size(encoder: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors as timm itself would load them: a transformer's positions and the filters of its
+    patches are resampled to the size of input and patch that it is built for.
+    """
+    model = getattr(encoder, "model", encoder)
+    adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if adapt is None:  # Also where timm keeps only the features of a network.
+        return state
+    try:
+        adapted = adapt({key.removeprefix("model."): state[key] for key in state}, model)
+    except Exception:  # No two families refuse with the same: what does not fit is told below.
+        return state
+    return dict(adapted)
+
+
+def own_name(key: str, own: Collection[str]) -> str:
     """The encoder's name of a tensor; timm's own files say stages.0.x for model.stages_0.x."""
     flat = re.sub(r"^([a-z_]+)\.(\d+)\.", r"\1_\2.", key)
-    names = (key, f"model.{key}", f"model.{flat}")
+    names = (key, f"model.{key}", f"model.{flat}", f"model.model.{key}")
     return next((name for name in names if name in own), key)
 
 

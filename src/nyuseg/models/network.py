@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -21,10 +22,9 @@ from nyuseg.models.depth_branch import DepthBranch, read_levels
 from nyuseg.models.depthwise import use_float32
 from nyuseg.models.encoder_weights import (
     download_fault,
-    expand_input,
     fault_reason,
-    input_convolution,
     load_encoder,
+    spread_input,
 )
 from nyuseg.utils.errors import UserError
 
@@ -43,19 +43,26 @@ class MultiTaskNet(nn.Module):
         use_atrous(network)
         use_float32(network)
         self.encoder, self.decoder = network.encoder, network.decoder
-        # smp's head is a convolution, an upsampling and an activation: only the first is wanted.
-        self.segmentation_head = network.segmentation_head[0]
-        channels, head = self.segmentation_head.in_channels, options.depth_head
-        self.depth_head = nn.Conv2d(channels, 1, kernel_size=3, padding=1) if head else None
+        # smp's head is a convolution (DPT's: two), an upsampling and an activation: only the first
+        # is wanted.
+        head = network.segmentation_head
+        self.segmentation_head = head.head if isinstance(network, smp.DPT) else head[0]
+        convolutions = (m for m in self.segmentation_head.modules() if isinstance(m, nn.Conv2d))
+        channels = next(convolutions).in_channels
+        self.depth_head = None
+        if options.depth_head:
+            self.depth_head = nn.Conv2d(channels, 1, kernel_size=3, padding=1)
         # Last, so that all before it starts as in a network for RGB alone.
         self.depth_branch = None
         if options.fusion == "branch":
             self.depth_branch = DepthBranch(data, read_levels(self.encoder, options.decoder))
 
     def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
-        features = self.decoder(self._encode(image))
+        found = self._encode(image)
+        # A transformer's encoder also returns its class token, for DPT.
+        features = self.decoder(*found) if isinstance(found, tuple) else self.decoder(found)
         grid = (image.shape[-2] // STRIDE, image.shape[-1] // STRIDE)
-        if features.shape[-2:] != grid:  # U-Net decodes to the input's size.
+        if features.shape[-2:] != grid:  # U-Net decodes to the input's size, DPT to half of it.
             features = F.adaptive_avg_pool2d(features, grid)
         output = {"logits": self.segmentation_head(features)}
         if self.depth_head is not None:
@@ -82,10 +89,7 @@ def build_model(options: Model, data: Data, pretrained: bool = True) -> MultiTas
     weights = options.encoder_weights if pretrained else None
     network = _build_network(options, data, weights == "imagenet")
     if weights == "imagenet":
-        first = input_convolution(network.encoder)
-        # smp and timm both lay the RGB filters over the channels in turn and scale them by 3/C.
-        rgb = first.weight.data[:, :3] * (first.in_channels / 3)
-        first.weight.data = expand_input(rgb, first.in_channels, options.input_init)
+        spread_input(network.encoder, _seen_channels(options, data), options.input_init)
     elif weights is not None:
         load_encoder(network.encoder, Path(weights), options.input_init)
     return MultiTaskNet(network, options, data)
@@ -127,57 +131,95 @@ def _skeleton(options: Model, data: Data) -> tuple[MultiTaskNet | None, Pairs]:
     return (network, pairs) if every <= held else (None, ())
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 def network_fault(
-    options: Model, data: Data, size: tuple[int, int] | None = None, sized: bool | None = None
+    options: Model,
+    data: Data,
+    size: tuple[int, int] | None = None,
+    told: tuple[str, ...] | None = None,
 ) -> str | None:
     """Why a network cannot be built or cannot take its input; None when it can.
 
-    size: height and width of another input, for inference. sized: see _is_sized, which decides it.
-    Computes nothing, on torch's meta device, unless that fails.
+    size: height and width of another input, for inference. told: see _size_arguments, which decides
+    it. Computes nothing, on torch's meta device, unless that fails.
     """
     reason = ""
     for device in ("meta", "cpu"):
         try:
             with torch.random.fork_rng(devices=[]), torch.device(device), torch.no_grad():
-                told = _is_sized(options, data) if sized is None else sized
-                network = _create(options, data, None, told)
+                names = _size_arguments(options, data) if told is None else told
+                network = _create(options, data, None, names)
                 network = MultiTaskNet(network, options, data).to(device)
                 shape = (2, data.channel_count, *(size or data.size))
                 network.train(size is None)(torch.zeros(shape))
             return None
+        except UserError as error:
+            return fault_reason(error)
         except Exception as error:  # No two encoders refuse with the same.
             reason = fault_reason(error)
     return reason
 
 
-@lru_cache(maxsize=32)
-def _is_sized(options: Model, data: Data) -> bool:
-    """Whether the encoder is to be told the input's size, because it is built for one alone.
+@lru_cache(maxsize=64)
+def _size_arguments(options: Model, data: Data) -> tuple[str, ...]:
+    """Names of timm's arguments by which the encoder is told the input's size, if it is built for
+    one.
 
-    timm marks such models; of those a few take no size that is not square, but any input.
+    timm marks such models; of those a few take no size that is not square, but any input. A plain
+    transformer keeps positions of one size, and most resample them for another input.
     """
     name = options.encoder
     facts = timm.get_pretrained_cfg(name.removeprefix("tu-"), allow_unregistered=True)
-    if not name.startswith("tu-") or facts is None or not facts.fixed_input_size:
-        return False
-    return (
-        network_fault(options, data, None, True) is None
-        or network_fault(options, data, None, False) is not None
-    )
+    if options.decoder == "dpt":
+        ways: tuple[tuple[str, ...], ...] = (("img_size", "dynamic_img_size"), ("img_size",), ())
+    elif not name.startswith("tu-") or facts is None or not facts.fixed_input_size:
+        return ()
+    else:
+        ways = (("img_size",), ())
+    working = (told for told in ways if network_fault(options, data, None, told) is None)
+    return next(working, () if options.decoder == "dpt" else ways[0])
 
 
 def _create(
-    options: Model, data: Data, weights: str | bool | None, sized: bool
+    options: Model, data: Data, weights: str | bool | None, told: tuple[str, ...]
 ) -> smp.base.SegmentationModel:
-    return smp.create_model(
-        options.decoder,
-        encoder_name=options.encoder,
-        encoder_weights=weights,
-        in_channels=data.channel_count if options.fusion == "early" else 3,
-        classes=NUM_CLASSES,
-        **({"img_size": data.size} if sized else {}),
-    )
+    given = {"img_size": data.size, "dynamic_img_size": True}
+    arguments = {name: given[name] for name in told}
+    if options.patch_size is not None:
+        arguments["patch_size"] = options.patch_size
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Encoder does not have prefix tokens")
+        network = smp.create_model(
+            options.decoder,
+            encoder_name=options.encoder,
+            encoder_weights=weights,
+            in_channels=_seen_channels(options, data),
+            classes=NUM_CLASSES,
+            **arguments,
+        )
+    if options.decoder == "dpt":
+        _keep_plain(network.encoder)
+    return network
+
+
+def _seen_channels(options: Model, data: Data) -> int:
+    """Number of channels that the encoder sees."""
+    return data.channel_count if options.fusion == "early" else 3
+
+
+def _keep_plain(encoder: smp.encoders.TimmViTEncoder) -> None:
+    """Drop what follows the last features that are read.
+
+    Raises UserError for an encoder that is no plain transformer, or of whose patches DPT cannot
+    make its pyramid.
+    """
+    strides = set(encoder.output_strides)
+    if len(strides) > 1 or not strides <= {8, 16, 32}:
+        raise UserError(
+            "dpt needs a plain vision transformer with patches of 8, 16 or 32 pixels, not of "
+            f"{sorted(strides)}"
+        )
+    encoder.model.prune_intermediate_layers(encoder._output_indices, prune_norm=True)
 
 
 def _build_network(options: Model, data: Data, imagenet: bool) -> smp.base.SegmentationModel:
@@ -186,7 +228,7 @@ def _build_network(options: Model, data: Data, imagenet: bool) -> smp.base.Segme
     weights = (encoder.startswith("tu-") or "imagenet") if imagenet else None
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # Our error says it in a line.
     try:
-        return _create(options, data, weights, _is_sized(options, data))
+        return _create(options, data, weights, _size_arguments(options, data))
     except MemoryError:
         raise
     except Exception as error:
