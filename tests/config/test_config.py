@@ -254,6 +254,7 @@ def test_training_size_is_the_crop_or_the_working_size_or_that_of_prediction() -
         ("augment.crop=[0, 640]", "augment.crop"),
         ("augment.working_size=[500, 640]", "augment.working_size: deeplabv3plus needs multiples"),
         ("augment.zoom_depth=true", "augment.zoom_depth: needs augment.zoom"),
+        ("augment.rare_crop=0.5", "augment.rare_crop: needs augment.crop or zoom"),
         ("folds.count=1", "folds.count"),
         ("folds.group=image", "folds.group"),
         ("model.decoder=deeplab", "model.decoder"),

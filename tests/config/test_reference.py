@@ -10,7 +10,7 @@ name seed
 data.size data.channels data.mean data.std data.depth_unit data.depth_missing
 model.decoder model.encoder model.patch_size model.encoder_weights model.input_init model.fusion
 model.depth_head
-augment.working_size augment.zoom augment.crop augment.zoom_depth
+augment.working_size augment.zoom augment.crop augment.rare_crop augment.zoom_depth
 augment.flip augment.shift augment.scale augment.rotate
 augment.colour augment.blur augment.noise
 train.epochs train.batch_size train.lr train.schedule train.warmup train.encoder_lr

@@ -153,6 +153,23 @@ def test_training_and_prediction_have_sizes_of_their_own(
     assert PredictionSet(source, samples.ids, config.data)[0]["image"].shape == (32, 48, 3)
 
 
+def test_rare_is_what_the_folds_own_training_frames_hold_least_of(
+    tiny_folder: TinyFolder, tmp_path: Path
+) -> None:
+    ids = tiny_folder(tmp_path, [(64, 96)] * 3)
+    for image_id, rare in zip(ids, (4, 4, 7), strict=True):
+        label = np.full((64, 96), 1, np.uint8)
+        label[40:48, :8] = rare
+        write_png(frame_path(tmp_path, "train", "label", image_id), label)
+    config = small_config()
+    options = {**STILL, "crop": [32, 32], "rare_crop": 1}
+    config = config.model_copy(update={"augment": Augment.model_validate(options)})
+    source = FrameFolder(tmp_path, "train")
+    samples = TrainingSet(source, ids[:2], config, 0)
+    assert sum((samples[epoch, 0]["label"] == 4).any() for epoch in range(20)) > 15
+    assert samples.augment.zoom_crop.class_weights[7] == 0
+
+
 @pytest.mark.filterwarnings("ignore:.*pin_memory")
 def test_workers_change_nothing(tiny_folder: TinyFolder, tmp_path: Path) -> None:
     samples = training_set(tiny_folder, tmp_path)

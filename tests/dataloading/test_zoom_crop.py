@@ -7,6 +7,7 @@ from tiny_data import random_frame
 
 from nyuseg.config.augment import Augment
 from nyuseg.dataloading.augmentation import Augmentation
+from nyuseg.dataloading.zoom_crop import class_weights
 
 STILL = {"flip": 0, "shift": 0, "scale": 0, "rotate": 0}
 NATIVE = (96, 160)
@@ -166,6 +167,52 @@ def test_a_crop_without_a_label_is_avoided() -> None:
     assert all((augment(frame, seed)["label"] == 3).any() for seed in range(40))
     frame["label"][:] = 255  # Where there is none at all, there is still an answer.
     assert (augment(frame, 0)["label"] == 255).all()
+
+
+def rare_frame(place: tuple[int, int]) -> Frame:
+    """A frame of classes 2 and 5, and of class 9 at one pixel."""
+    frame = coordinate_frame()
+    frame["label"][:] = np.where(np.arange(160) < 120, 2, 5)
+    frame["label"][place] = 9
+    return frame
+
+
+def rare(weights: dict[int, float], **options: object) -> Augmentation:
+    settings = Augment.model_validate(STILL | {"crop": [32, 48]} | options)
+    return Augmentation(settings, NATIVE, np.array([weights.get(n, 0) for n in range(13)]))
+
+
+@pytest.mark.parametrize("place", [(0, 0), (95, 3), (41, 159)])
+def test_a_rare_crop_holds_a_pixel_of_the_rare_class_anywhere(place: tuple[int, int]) -> None:
+    frame = rare_frame(place)
+    options = {"flip": 0.5, "zoom": [1, 2], "rotate": 5, "shift": 0.1}
+    augment = rare({9: 1}, rare_crop=1, **options)
+    found = [np.argwhere(augment(frame, seed)["label"] == 9) for seed in range(60)]
+    assert all(len(one) for one in found)
+    if place == (41, 159):  # In the middle of an edge: its height is free.
+        assert np.ptp([one[0][0] for one in found]) > 20
+    usual = rare({9: 1}, rare_crop=0.3, **options)
+    assert 6 <= sum((usual(frame, seed)["label"] == 9).any() for seed in range(60)) <= 40
+
+
+def test_classes_of_a_frame_are_drawn_by_their_weights() -> None:
+    frame = rare_frame((50, 50))
+    # The heaviest class is not there; 5, at the right edge, is drawn three times as often as 9.
+    augment = rare({0: 1000, 5: 3, 9: 1}, rare_crop=1)
+    found = [augment(frame, seed)["label"] for seed in range(100)]
+    assert all(((one == 5) | (one == 9)).any() for one in found)
+    assert 55 < sum((one == 5).any() for one in found) < 92
+    frame["label"][:] = 255
+    assert (augment(frame, 0)["label"] == 255).all()
+
+
+def test_class_weights_are_the_inverse_shares() -> None:
+    label = np.full((40, 80), 255, np.uint8)
+    label[:, :40], label[:, 40:60] = 3, 12
+    other = np.full((40, 40), 12, np.uint8)
+    expected = np.zeros(13)
+    expected[[3, 12]] = 250 / 100, 250 / 150
+    np.testing.assert_allclose(class_weights(iter([label, other])), expected)
 
 
 def test_equal_seeds_give_equal_frames_and_the_frame_stays() -> None:

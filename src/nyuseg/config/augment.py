@@ -19,6 +19,10 @@ class Augment(Section):
     """Height and width of the training input, cut out of the zoomed frame: multiples as data.size,
     at most the working size. null: the working size."""
 
+    rare_crop: float = Field(0, ge=0, le=1)
+    """Probability that the crop is laid around a pixel of a rare class: one of the frame's classes,
+    drawn by the inverse of its share of the fold's training pixels."""
+
     zoom_depth: bool = False
     """Whether the depth is divided by the zoom, since what is larger looks nearer; otherwise it
     stays as measured."""

@@ -78,9 +78,11 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _depth_has_a_zoom(self) -> "Config":
+    def _zoom_and_crop_are_there(self) -> "Config":
         if self.augment.zoom_depth and not self.augment.zooms:
             raise ValueError("augment.zoom_depth: needs augment.zoom, which is not set")
+        if self.augment.rare_crop and not (self.augment.crop or self.augment.zoom):
+            raise ValueError("augment.rare_crop: needs augment.crop or zoom, which are not set")
         return self
 
     @model_validator(mode="after")

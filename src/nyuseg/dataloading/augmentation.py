@@ -24,9 +24,11 @@ class Augmentation:
     noise change the image alone, and are drawn apart: they leave the geometry as it is without.
     """
 
-    def __init__(self, options: Augment, size: tuple[int, int]) -> None:
+    def __init__(
+        self, options: Augment, size: tuple[int, int], class_weights: np.ndarray | None = None
+    ) -> None:
         self.size = size
-        self.zoom_crop = ZoomCrop(options, size) if options.zooms else None
+        self.zoom_crop = ZoomCrop(options, size, class_weights) if options.zooms else None
         shift = (-options.shift, options.shift)
         self.pipeline = A.Compose(
             [

@@ -15,6 +15,7 @@ from nyuseg.data.depth import to_millimetres
 from nyuseg.data.frames import Frame
 from nyuseg.dataloading.inputs import Sample, input_key
 from nyuseg.dataloading.letterbox import letterbox
+from nyuseg.dataloading.zoom_crop import class_weights
 from nyuseg.utils.errors import UserError
 
 ID_BYTES = 64
@@ -125,7 +126,11 @@ class TrainingSet(FrameSet):
 
         super().__init__(source, ids, config.data)
         self.config, self.fold = config, fold
-        self.augment = Augmentation(config.augment, config.data.size)
+        weights = None
+        if config.augment.rare_crop:
+            labels = (self._read(index, ("label",))["label"] for index in range(len(self)))
+            weights = class_weights(labels)
+        self.augment = Augmentation(config.augment, config.data.size, weights)
 
     @property
     def sample_bytes(self) -> int:

@@ -1,16 +1,21 @@
 """Zoom and crop in training: from the native frame to the network's input in one resampling."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from nyuseg.config.augment import Augment
-from nyuseg.data.classes import VOID
+from nyuseg.data.classes import NUM_CLASSES, VOID
 from nyuseg.data.frames import Frame
 
 # Crops that are drawn for a frame until one holds a labelled pixel.
 TRIES = 10
+# Between these parts of a crop's height and width lies what it is laid around: off the rim, over
+# which a rotation may carry it.
+RIM = (0.1, 0.9)
+Place = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -38,18 +43,22 @@ class ZoomCrop:
     in the picture and size in the room agree as in an unzoomed frame.
     """
 
-    def __init__(self, options: Augment, size: tuple[int, int]) -> None:
-        self.options = options
+    def __init__(
+        self, options: Augment, size: tuple[int, int], class_weights: np.ndarray | None = None
+    ) -> None:
+        self.options, self.class_weights = options, class_weights
         self.working = options.working_size or size
         self.crop = options.crop or self.working
 
     def __call__(self, native: Frame, random: np.random.Generator) -> Frame:
         """The input of a native frame: image uint8 [H,W,3], label uint8 [H,W] and perhaps depth
-        uint16 [H,W], of the crop's size. Where a crop holds no labelled pixel, others are tried."""
+        uint16 [H,W], of the crop's size. Where a crop holds no labelled pixel, or not the rare
+        class that it is laid around, others are tried."""
         for _ in range(TRIES):
-            motion = self._draw(native["image"].shape[:2], random)
+            place = self._rare_place(native["label"], random)
+            motion = self._draw(native["image"].shape[:2], random, place)
             label = self._warp(native["label"], motion.matrix, cv2.INTER_NEAREST, VOID)
-            if (label != VOID).any():
+            if (label == native["label"][place] if place else label != VOID).any():
                 break
         frame = {"image": self._image(native["image"], motion), "label": label}
         if "depth" in native:
@@ -57,20 +66,41 @@ class ZoomCrop:
             frame["depth"] = _nearer(depth, motion.zoom) if self.options.zoom_depth else depth
         return frame
 
-    def _draw(self, native: tuple[int, int], random: np.random.Generator) -> Motion:
+    def _rare_place(self, label: np.ndarray, random: np.random.Generator) -> Place | None:
+        """A pixel (y, x) of a rare class, with the probability augment.rare_crop; or None."""
+        if self.class_weights is None or random.random() >= self.options.rare_crop:
+            return None
+        there = cv2.calcHist([label], [0], None, [NUM_CLASSES], [0, NUM_CLASSES]).ravel() > 0
+        weights = self.class_weights * there
+        if not weights.any():
+            return None
+        number = random.choice(NUM_CLASSES, p=weights / weights.sum())
+        y, x = divmod(int(random.choice(np.flatnonzero(label == number))), label.shape[1])
+        return y, x
+
+    def _draw(
+        self, native: tuple[int, int], random: np.random.Generator, place: Place | None
+    ) -> Motion:
         options, crop = self.options, np.array(self.crop[::-1])  # As (x, y) from here on.
         zoom = float(np.exp(random.uniform(*np.log(options.zoom or (1, 1)))))
         zoom *= random.uniform(1 - options.scale, 1 + options.scale)
-        scale = zoom * min(self.working[0] / native[0], self.working[1] / native[1])
-        # Whole pixels: a frame that is only cropped stays as sharp as it is.
-        corner = random.uniform(0, 1, 2) * (scale * np.array(native[::-1]) - crop)
-        corner = np.rint(corner + random.uniform(-options.shift, options.shift, 2) * crop)
+        where, shift = random.uniform(0, 1, 2), random.uniform(-options.shift, options.shift, 2)
         angle = np.radians(random.uniform(-options.rotate, options.rotate))
+        flip = random.random() < options.flip
+        scale = zoom * min(self.working[0] / native[0], self.working[1] / native[1])
+        gap = scale * np.array(native[::-1]) - crop
+        corner = where * gap + shift * crop
+        if place:
+            x = native[1] - 1 - place[1] if flip else place[1]
+            inside = scale * (np.array([x, place[0]]) + 0.5)
+            ends = np.clip([gap * 0, gap], inside - RIM[1] * crop, inside - RIM[0] * crop)
+            corner = ends[0] + where * (ends[1] - ends[0])
+        corner = np.rint(corner)  # A frame that is only cropped stays as sharp as it is.
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         # A place p of the crop, counted from its edge, shows the frame's place (turn p + move) / s.
         move = corner + crop / 2 - turn @ crop / 2
         matrix = np.column_stack([turn, move]) / scale
-        if random.random() < options.flip:
+        if flip:
             matrix[0] = [0, 0, native[1]] - matrix[0]
         return Motion(_between_centres(matrix), scale, zoom)
 
@@ -108,3 +138,12 @@ def _nearer(depth: np.ndarray, zoom: float) -> np.ndarray:
     """Millimetres divided by a zoom; what is missing stays so, and nothing else becomes so."""
     divided = np.clip(np.rint(depth / np.float32(zoom)), 1, 65535)
     return np.where(depth > 0, divided, 0).astype(np.uint16)
+
+
+def class_weights(labels: Iterable[np.ndarray]) -> np.ndarray:
+    """The inverse of each class's share of the pixels of many labels, uint8 [H,W]: float [13], 0
+    for a class that never occurs. Every fourth row and column is counted."""
+    counts = np.zeros(NUM_CLASSES)
+    for label in labels:
+        counts += np.bincount(label[::4, ::4].ravel(), minlength=VOID + 1)[:NUM_CLASSES]
+    return np.divide(counts.sum(), counts, out=np.zeros(NUM_CLASSES), where=counts > 0)
