@@ -62,7 +62,13 @@ INGREDIENTS: dict[str, tuple[str, ...]] = {
     "FPN": ("model.decoder=fpn", "train.epochs=7"),
     # Augmentation.
     "flip alone": ("augment.shift=0", "augment.scale=0", "augment.rotate=0"),
-    "wider scale and shift": ("augment.scale=0.4", "augment.shift=0.1"),
+    "zoom 0.75 to 1.5": ("augment.zoom=[0.75,1.5]", "augment.shift=0", "augment.scale=0"),
+    "zoom 0.5 to 2": ("augment.zoom=[0.5,2]", "augment.shift=0", "augment.scale=0"),
+    "crops of half the area, 13 epochs": ("augment.crop=[64,96]", "train.epochs=13"),
+    "colour 0.5": ("augment.colour=0.5",),
+    # Not at equal cost: how much training the base still wants.
+    "half the epochs": ("train.epochs=4",),
+    "twice the epochs": ("train.epochs=16",),
 }
 KINDS = ("last", "ema")
 
