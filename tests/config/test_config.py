@@ -200,6 +200,14 @@ def test_other_decoders_need_multiples_of_32(decoder: str) -> None:
     assert load_config(EXP060, [f"model.decoder={decoder}"]).data.size == (480, 640)
 
 
+@pytest.mark.parametrize("key", ["depth_holes", "depth_noise", "depth_drop"])
+def test_without_a_channel_of_the_depth_there_is_none_to_spoil(key: str) -> None:
+    setting = f"augment.{key}=0.5"
+    assert load_config(EXP060, [setting]).augment.spoils_depth
+    message = refused(EXP060, "data.channels=[rgb, xy]", setting)
+    assert f"augment.{key}: needs a channel of the depth in data.channels" in message
+
+
 def test_training_size_is_the_crop_or_the_working_size_or_that_of_prediction() -> None:
     crop, working = "augment.crop=[576, 768]", "augment.working_size=[720, 960]"
     for texts, size in (
@@ -254,6 +262,7 @@ def test_training_size_is_the_crop_or_the_working_size_or_that_of_prediction() -
         ("augment.crop=[0, 640]", "augment.crop"),
         ("augment.working_size=[500, 640]", "augment.working_size: deeplabv3plus needs multiples"),
         ("augment.zoom_depth=true", "augment.zoom_depth: needs augment.zoom"),
+        ("augment.depth_noise=-1", "augment.depth_noise"),
         ("augment.rare_crop=0.5", "augment.rare_crop: needs augment.crop or zoom"),
         ("folds.count=1", "folds.count"),
         ("folds.group=image", "folds.group"),

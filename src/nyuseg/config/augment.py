@@ -49,6 +49,18 @@ class Augment(Section):
     noise: float = Field(0, ge=0, le=1)
     """Probability of noise on the image, grey, with a standard deviation of 1 to 5 % of white."""
 
+    depth_holes: float = Field(0, ge=0, le=1)
+    """Probability that up to 8 rectangles of the depth are missing, each up to a quarter of the
+    height and width. This, depth_noise and depth_drop change the input, not what a depth head is
+    to predict."""
+
+    depth_noise: float = Field(0, ge=0)
+    """Largest noise on the depth, as a multiple of a Kinect's own, which grows with the square of
+    the distance: 1.4 mm at 1 m, 36 mm at 5 m."""
+
+    depth_drop: float = Field(0, ge=0, le=1)
+    """Probability that all depth is missing, so that the network also learns without."""
+
     @field_validator("zoom")
     @classmethod
     def _in_order(cls, zoom: tuple[float, float] | None) -> tuple[float, float] | None:
@@ -60,3 +72,8 @@ class Augment(Section):
     def zooms(self) -> bool:
         """Whether frames go through working size, zoom and crop; otherwise they keep data.size."""
         return any((self.working_size, self.zoom, self.crop))
+
+    @property
+    def spoils_depth(self) -> bool:
+        """Whether the network sees another depth than its depth head is to predict."""
+        return any((self.depth_holes, self.depth_noise, self.depth_drop))

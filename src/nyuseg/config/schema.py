@@ -86,6 +86,13 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _depth_to_spoil(self) -> "Config":
+        for key in ("depth_holes", "depth_noise", "depth_drop"):
+            if getattr(self.augment, key) and not self.data.uses_depth:
+                raise ValueError(f"augment.{key}: needs a channel of the depth in data.channels")
+        return self
+
+    @model_validator(mode="after")
     def _depth_to_fuse(self) -> "Config":
         if self.model.fusion != "early" and not self.data.uses_depth:
             raise ValueError(

@@ -37,6 +37,13 @@ def _table(unit: str | float, missing: tuple[int, ...]) -> np.ndarray:
     return found.astype(np.uint16)
 
 
+def changed_depth(depth: np.ndarray, millimetres: np.ndarray) -> np.ndarray:
+    """A depth, uint16 [H,W], with other numbers, float [H,W]: what is missing stays so, and nothing
+    else becomes so."""
+    found = np.clip(np.rint(millimetres), 1, 2**16 - 1)
+    return np.where(depth > 0, found, 0).astype(np.uint16)
+
+
 def _clipped_metres(millimetres: np.ndarray) -> np.ndarray:
     return np.clip(millimetres.astype(np.float32) / 1000, DEPTH_MIN, DEPTH_MAX)
 

@@ -9,9 +9,14 @@ import cv2
 import numpy as np
 
 from nyuseg.config.augment import Augment
+from nyuseg.data.depth import changed_depth
 from nyuseg.data.frames import Frame
 from nyuseg.dataloading.letterbox import letterbox
 from nyuseg.dataloading.zoom_crop import ZoomCrop
+
+# Standard deviation of a Kinect's depth over its square, in millimetres (Khoshelham and Elberink,
+# Sensors 2012).
+KINECT_NOISE = 1.425e-6
 
 
 class Augmentation:
@@ -21,7 +26,9 @@ class Augmentation:
     interpolated, depth and label take the nearest pixel; pixels from outside the frame become
     black, missing (0) and void (255). Without a zoom, crop or working size it is the report's:
     the frame is letterboxed to `size`, then moved; with one of them, see ZoomCrop. Colour, blur and
-    noise change the image alone, and are drawn apart: they leave the geometry as it is without.
+    noise change the image alone, and are drawn apart: they leave the geometry as it is without. So
+    do holes, noise and dropout of the depth; they leave `depth` and add `depth_seen`, what the
+    network is to see of it.
     """
 
     def __init__(
@@ -51,6 +58,7 @@ class Augmentation:
             additional_targets={"depth": "mask"},
         )
         self.recolour = _recolour(options)
+        self.spoil = SpoiltDepth(options) if options.spoils_depth else None
 
     def __call__(self, native: Frame, seed: int) -> Frame:
         if self.zoom_crop:
@@ -62,6 +70,8 @@ class Augmentation:
             frame["image"] = _keep_black(
                 frame["image"], self.recolour(image=frame["image"])["image"]
             )
+        if self.spoil:
+            frame["depth_seen"] = self.spoil(frame["depth"], _stream(seed, 2))
         return frame
 
     def _move(self, frame: Frame, seed: int) -> Frame:
@@ -72,6 +82,31 @@ class Augmentation:
         rest = {kind: pixels for kind, pixels in frame.items() if kind != "label"}
         moved = self.pipeline(**rest, mask=shifted)
         return {**{kind: moved[kind] for kind in rest}, "label": moved["mask"] - np.uint8(1)}
+
+
+class SpoiltDepth:
+    """A depth as a worse sensor measures it: a function (depth uint16 [H,W], seed) -> the same.
+
+    Sometimes none of it; else with noise of a standard deviation in proportion to the square of the
+    distance, and with rectangular holes.
+    """
+
+    def __init__(self, options: Augment) -> None:
+        self.options = options
+        hole = (0.05, 0.25)
+        self.holes = A.Compose([A.CoarseDropout((1, 8), hole, hole, fill=0, p=options.depth_holes)])
+
+    def __call__(self, depth: np.ndarray, seed: int) -> np.ndarray:
+        random = np.random.default_rng(seed)
+        if random.random() < self.options.depth_drop:
+            return np.zeros_like(depth)
+        if self.options.depth_noise:
+            part = np.float32(random.uniform(0, self.options.depth_noise) * KINECT_NOISE)
+            noise = random.standard_normal(depth.shape, np.float32)
+            exact = depth.astype(np.float32)
+            depth = changed_depth(depth, exact + part * exact * exact * noise)
+        self.holes.set_random_seed(_stream(seed, 0))
+        return self.holes(image=depth)["image"]
 
 
 def _keep_black(image: np.ndarray, changed: np.ndarray) -> np.ndarray:

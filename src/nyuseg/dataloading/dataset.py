@@ -115,8 +115,9 @@ class PredictionSet(FrameSet):
 class TrainingSet(FrameSet):
     """Augmented training frames, addressed by (epoch, index).
 
-    A sample: config.training_kinds, like those of a PredictionSet, and `label` uint8 [H,W] (255
-    void). Augmentation is a function of (seed, fold, epoch, index) alone, whatever worker makes it.
+    A sample: config.training_kinds, like those of a PredictionSet, `label` uint8 [H,W] (255 void)
+    and, where augmentation spoils the depth, `depth_seen`. Augmentation is a function of (seed,
+    fold, epoch, index) alone, whatever worker makes it.
     """
 
     def __init__(self, source: Source, ids: Sequence[str], config: Config, fold: int) -> None:
@@ -134,7 +135,8 @@ class TrainingSet(FrameSet):
 
     @property
     def sample_bytes(self) -> int:
-        return PIXEL_BYTES * self.config.training_size[0] * self.config.training_size[1]
+        pixel = PIXEL_BYTES + 2 * self.config.augment.spoils_depth
+        return pixel * self.config.training_size[0] * self.config.training_size[1]
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key

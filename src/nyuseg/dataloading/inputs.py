@@ -45,7 +45,8 @@ def network_images(
 def training_inputs(batch: Sample, data: Data, device: torch.device) -> Sample:
     """A labelled batch of loader.collate on the device, as the network and its losses want it.
 
-    Besides what network_images reads: `label` uint8 [N,H,W]. Returns `image` as network_images,
+    Besides what network_images reads: `label` uint8 [N,H,W], and perhaps `depth_seen`, like
+    `depth`, which the network then sees instead. Returns `image` as network_images,
     `label` int64 [N,H,W] (255 void) and, of a batch with depth, `depth` float32 [N,1,H,W] linear in
     0..1, `depth_valid` bool [N,1,H,W]; the rest of the batch is passed on.
     """
@@ -54,9 +55,10 @@ def training_inputs(batch: Sample, data: Data, device: torch.device) -> Sample:
     if "depth" not in batch:
         return {**batch, "image": network_input(image, None, data), "label": label}
     depth = _millimetres(batch["depth"], device)[:, None]
+    seen = _millimetres(batch["depth_seen"], device) if "depth_seen" in batch else depth[:, 0]
     return {
         **batch,
-        "image": network_input(image, depth[:, 0], data),
+        "image": network_input(image, seen, data),
         "label": label,
         "depth": _look_up(_depth_table("linear_depth", device), depth),
         "depth_valid": depth > 0,

@@ -8,6 +8,7 @@ import numpy as np
 
 from nyuseg.config.augment import Augment
 from nyuseg.data.classes import NUM_CLASSES, VOID
+from nyuseg.data.depth import changed_depth
 from nyuseg.data.frames import Frame
 
 # Crops that are drawn for a frame until one holds a labelled pixel.
@@ -63,7 +64,9 @@ class ZoomCrop:
         frame = {"image": self._image(native["image"], motion), "label": label}
         if "depth" in native:
             depth = self._warp(native["depth"], motion.matrix, cv2.INTER_NEAREST, 0)
-            frame["depth"] = _nearer(depth, motion.zoom) if self.options.zoom_depth else depth
+            if self.options.zoom_depth:
+                depth = changed_depth(depth, depth / np.float32(motion.zoom))
+            frame["depth"] = depth
         return frame
 
     def _rare_place(self, label: np.ndarray, random: np.random.Generator) -> Place | None:
@@ -132,12 +135,6 @@ def _between_centres(matrix: np.ndarray) -> np.ndarray:
     moved = matrix.copy()
     moved[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5
     return moved
-
-
-def _nearer(depth: np.ndarray, zoom: float) -> np.ndarray:
-    """Millimetres divided by a zoom; what is missing stays so, and nothing else becomes so."""
-    divided = np.clip(np.rint(depth / np.float32(zoom)), 1, 65535)
-    return np.where(depth > 0, divided, 0).astype(np.uint16)
 
 
 def class_weights(labels: Iterable[np.ndarray]) -> np.ndarray:
