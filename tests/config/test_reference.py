@@ -8,14 +8,15 @@ from nyuseg.utils.files import PROJECT
 KEYS = """
 name seed
 data.size data.channels data.mean data.std data.depth_unit data.depth_missing
-model.decoder model.encoder model.patch_size model.encoder_weights model.input_init model.fusion
+model.decoder model.encoder model.patch_size model.drop_path
+model.encoder_weights model.input_init model.fusion
 model.depth_head
 augment.working_size augment.zoom augment.crop augment.rare_crop augment.zoom_depth
 augment.flip augment.shift augment.scale augment.rotate
 augment.colour augment.blur augment.noise
 augment.depth_holes augment.depth_noise augment.depth_drop
 train.epochs train.batch_size train.lr train.schedule train.warmup train.encoder_lr
-train.weight_decay train.decay_all train.clip_norm
+train.layer_decay train.weight_decay train.decay_all train.clip_norm
 train.label_smoothing train.lovasz train.dice train.depth_loss train.ema train.mean_last
 folds.count folds.group
 predict.checkpoint

@@ -204,3 +204,20 @@ def test_a_file_for_another_transformer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="for another encoder") as caught:
         build(encoder_weights=str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_paths_are_dropped_in_training_alone() -> None:
+    dropped = build(drop_path=0.5)
+    plain = build()
+    with torch.no_grad():
+        assert torch.equal(dropped(image())["logits"], plain(image())["logits"])
+        features = [dropped.encoder.train()(image())[0][-1] for _ in range(2)]
+    assert not torch.equal(*features)
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "tu-hrnet_w18_small", "tu-dla34"])
+def test_an_encoder_without_stochastic_depth_is_told(encoder: str) -> None:
+    words = rf"^model\.drop_path: 0\.1 does not suit {encoder} with .*; set model\.drop_path=null$"
+    with pytest.raises(UserError, match=words):
+        require_network(wish(encoder, decoder="fpn", drop_path=0.1))
+    require_network(wish(encoder, decoder="fpn"))

@@ -98,6 +98,10 @@ class Model(Section):
     """Pixels along a side of a vision transformer's patches, to which its pretrained ones are
     resampled: 16 for an encoder of 14, which dpt does not take. null: the encoder's own."""
 
+    drop_path: float | None = Field(None, ge=0, lt=1)
+    """Largest probability, in the encoder's last block, that a block is passed over in training
+    (stochastic depth). null: as timm builds the encoder, for nearly all 0."""
+
     encoder_weights: TextOrNull = "imagenet"
     """Weights that the encoder starts from: imagenet, the path of a local file, or null for random
     ones."""
@@ -137,6 +141,10 @@ class Train(Section):
 
     encoder_lr: float = Field(1, gt=0)
     """Learning rate of the encoder, as a multiple of that of the rest."""
+
+    layer_decay: float = Field(1, gt=0, le=1)
+    """Learning rate of each layer of the encoder, as a multiple of that of the layer above it. A
+    layer is a block, of which ConvNeXt-L has 36 and a ViT-L 24; the last one has encoder_lr."""
 
     weight_decay: float = Field(1e-4, ge=0)
     """AdamW's weight decay."""

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from typing import get_args
 
+import torch
+
 from nyuseg.config.schema import Config
 from nyuseg.config.sections import Model, View
 from nyuseg.inference.tta import scaled_size
 from nyuseg.models.device import pick_device, require_compiler
-from nyuseg.models.network import network_fault
+from nyuseg.models.encoder_layers import layer_depths
+from nyuseg.models.network import build_model, network_fault
 from nyuseg.utils.errors import UserError
 
 # How timm and segmentation-models-pytorch say that there is no such encoder.
@@ -18,6 +21,8 @@ DECODERS = get_args(Model.model_fields["decoder"].annotation)
 def require_possible(config: Config) -> None:
     """Raise UserError when this configuration can be trained on no data, on this machine."""
     require_network(config)
+    if config.train.layer_decay != 1:
+        _require_layers(config)
     if config.compute.compile:
         require_compiler(pick_device())
 
@@ -37,10 +42,12 @@ def require_network(config: Config) -> None:
             f"model.encoder: {config.model.encoder} is unknown; any encoder of "
             "segmentation-models-pytorch will do, or tu- and the name of a model of timm"
         )
-    if config.model.decoder == "dpt":
-        _suggest_patches(config, reason)
+    _blame_option(config, reason)
     height, width = config.data.size
-    others = {name: config.model.model_copy(update={"decoder": name}) for name in DECODERS}
+    others = {
+        name: config.model.model_copy(update={"decoder": name, "patch_size": None})
+        for name in DECODERS
+    }
     usable = [name for name in others if network_fault(others[name], config.data) is None]
     advice = f"use model.decoder={' or '.join(usable)}" if usable else "use another"
     raise UserError(
@@ -50,18 +57,29 @@ def require_network(config: Config) -> None:
     )
 
 
-def _suggest_patches(config: Config, reason: str) -> None:
-    """Raise UserError when patches of another size would do."""
+def _require_layers(config: Config) -> None:
+    wish = config.model, config.data
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                network = build_model(*wish, pretrained=False)
+        except (UserError, RuntimeError):  # Some encoders compute while they are built.
+            network = build_model(*wish, pretrained=False)
+    layer_depths(network.encoder)
+
+
+def _blame_option(config: Config, reason: str) -> None:
+    """Raise UserError when another value of one of the encoder's options would do."""
     model = config.model
-    for size in (None, 16):
-        if (
-            size != model.patch_size
-            and network_fault(model.model_copy(update={"patch_size": size}), config.data) is None
-        ):
-            way_out = "null" if size is None else size
+    others = [("drop_path", None), ("patch_size", None), ("patch_size", 16)]
+    for key, value in others:
+        other = model.model_copy(update={key: value})
+        possible = key == "drop_path" or model.decoder == "dpt"
+        if possible and other != model and network_fault(other, config.data) is None:
+            now, then = ("null" if one is None else one for one in (getattr(model, key), value))
             raise UserError(
-                f"model.patch_size: {model.encoder} does not work with model.decoder=dpt "
-                f"({reason}); set model.patch_size={way_out}"
+                f"model.{key}: {now} does not suit {model.encoder} with model.decoder="
+                f"{model.decoder} ({reason}); set model.{key}={then}"
             )
 
 

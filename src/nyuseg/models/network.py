@@ -11,6 +11,7 @@ import segmentation_models_pytorch as smp
 import timm
 import torch
 import torch.nn.functional as F
+from timm.layers.drop import DropPath
 from torch import nn
 
 from nyuseg.config.sections import Data, Model
@@ -187,6 +188,8 @@ def _create(
     arguments = {name: given[name] for name in told}
     if options.patch_size is not None:
         arguments["patch_size"] = options.patch_size
+    if options.drop_path is not None and options.encoder.startswith("tu-"):
+        arguments["drop_path_rate"] = options.drop_path  # What is not timm's would pass over it.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Encoder does not have prefix tokens")
         network = smp.create_model(
@@ -199,6 +202,8 @@ def _create(
         )
     if options.decoder == "dpt":
         _keep_plain(network.encoder)
+    if options.drop_path and not any(isinstance(m, DropPath) for m in network.encoder.modules()):
+        raise UserError("it has no stochastic depth")
     return network
 
 

@@ -10,6 +10,7 @@ from nyuseg.config.sections import Compute, Train
 from nyuseg.dataloading.inputs import Sample
 from nyuseg.models.activation_checkpointing import recompute_blocks
 from nyuseg.models.device import autocast, autocast_dtype
+from nyuseg.models.encoder_layers import layer_depths
 from nyuseg.models.network import MultiTaskNet
 from nyuseg.training.losses import multitask_loss, valid_pixels
 from nyuseg.training.weight_averages import Averages
@@ -95,7 +96,8 @@ def parameter_groups(model: nn.Module, options: Train) -> list[dict[str, Any]]:
     them; `lr_scale` is the multiple of train.lr.
 
     Without weight decay are, if it shall not act on all, vectors and what the encoder's author
-    names in timm's `no_weight_decay`, such as tokens and positions.
+    names in timm's `no_weight_decay`, such as tokens and positions. Raises UserError when layers
+    shall learn at rates of their own and the encoder's are unknown.
     """
     spared = {
         f"{prefix}.{name}"
@@ -103,9 +105,15 @@ def parameter_groups(model: nn.Module, options: Train) -> list[dict[str, Any]]:
         if hasattr(module, "no_weight_decay")
         for name in module.no_weight_decay()
     }
+    depths = {}
+    if options.layer_decay != 1:
+        depths = layer_depths(model.get_submodule("encoder"))
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        scale = options.encoder_lr if name.startswith("encoder.") else 1.0
+        scale = 1.0
+        if name.startswith("encoder."):
+            depth = depths.get(name.removeprefix("encoder."), 0)
+            scale = options.encoder_lr * options.layer_decay**depth
         free = parameter.ndim < 2 or name in spared or any(word in name for word in SPARED)
         decayed = options.decay_all or not free
         decay = options.weight_decay if decayed else 0.0
