@@ -9,7 +9,12 @@ import torch.nn.functional as F
 
 from nyuseg.config.sections import Train
 from nyuseg.dataloading.letterbox import letterbox
-from nyuseg.training.losses import multitask_loss, segmentation_loss
+from nyuseg.training.losses import (
+    multitask_loss,
+    pixel_weights,
+    segmentation_loss,
+    valid_pixels,
+)
 
 REPORT = Train()
 RNG = torch.Generator().manual_seed(3)
@@ -151,3 +156,58 @@ def test_a_loss_over_regions_of_a_void_batch_is_0_and_its_gradients_are_finite(n
     loss = multitask_loss(out, samples, Train(**{name: 1}))
     loss["total"].backward()
     assert loss["segmentation"].item() == 0 and torch.isfinite(out["logits"].grad).all()
+
+
+def test_class_weights_weigh_each_pixel_by_its_class_and_divide_by_their_sum() -> None:
+    weights = [1.0] * 13
+    weights[4], weights[7] = 3.0, 0.0
+    options = Train(class_weights=weights)
+    logits = torch.zeros(1, 13, 1, 4)
+    logits[0, 4, 0, 0] = 2.0
+    label = torch.tensor([[[4, 7, 255, 0]]])
+    count = valid_pixels({"label": label}, options)["segmentation"]
+    assert count == 4
+    sure = -math.log(math.exp(2) / (math.exp(2) + 12))
+    found = segmentation_loss(logits, label, count, options).item()
+    assert math.isclose(found, (3 * sure + math.log(13)) / 4, rel_tol=1e-6)
+    plain = F.cross_entropy(logits, label, torch.tensor(weights), ignore_index=255)
+    assert math.isclose(found, plain.item(), rel_tol=1e-6)
+
+
+def test_boundaries_are_between_classes_and_not_beside_void() -> None:
+    label = torch.tensor(
+        [
+            [5, 5, 5, 5, 0],
+            [5, 5, 5, 5, 0],
+            [5, 5, 255, 5, 5],
+            [5, 5, 255, 255, 12],
+        ]
+    )[None]
+    expected = torch.tensor(
+        [
+            [1, 1, 1, 2, 2],
+            [1, 1, 1, 2, 2],
+            [1, 1, 0, 2, 2],
+            [1, 1, 0, 0, 2],
+        ]
+    ).float()
+    assert torch.equal(pixel_weights(label, Train(boundary_weight=2))[0], expected)
+    weights = [1.0] * 12 + [0.25]
+    both = pixel_weights(label, Train(boundary_weight=2, class_weights=weights))[0]
+    assert both[3, 4] == 0.5 and torch.equal(both[:3], expected[:3])
+
+
+def test_parts_of_a_weighted_batch_add_up() -> None:
+    options = Train(boundary_weight=2, class_weights=[0.1 * (k + 1) for k in range(13)])
+    whole, out = batch(), output()
+    counts = valid_pixels(whole, options)
+    parts = [
+        multitask_loss(
+            {key: value[i : i + 1] for key, value in out.items()},
+            {key: value[i : i + 1] for key, value in whole.items()},
+            options,
+            counts,
+        )["total"]
+        for i in range(2)
+    ]
+    assert torch.isclose(sum(parts), multitask_loss(out, whole, options)["total"])

@@ -159,6 +159,15 @@ class Train(Section):
     label_smoothing: float = Field(0, ge=0, lt=1)
     """Share of each pixel's target that is spread evenly over the classes."""
 
+    class_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
+        None, min_length=13, max_length=13
+    )
+    """How much a pixel of each of the 13 classes counts in the cross entropy; null: all the same.
+    """
+
+    boundary_weight: float = Field(1, ge=0)
+    """How much a pixel with another class beside it counts in the cross entropy, as a multiple."""
+
     lovasz: float = Field(0, ge=0)
     """Weight of the Lovasz-Softmax loss, which follows the mIoU, beside the cross entropy. Each
     part of compute.accumulate has its own."""

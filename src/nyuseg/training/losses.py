@@ -8,10 +8,10 @@ from nyuseg.config.sections import Train
 from nyuseg.data.classes import VOID
 
 
-def valid_pixels(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """How many pixels of a batch count in each loss: `segmentation` and, of a batch with depth,
-    `depth`."""
-    valid = {"segmentation": batch["label"] != VOID}
+def valid_pixels(batch: dict[str, torch.Tensor], options: Train) -> dict[str, torch.Tensor]:
+    """How many pixels of a batch count in each loss: `segmentation`, where each counts by its
+    pixel_weights, and, of a batch with depth, `depth`."""
+    valid = {"segmentation": pixel_weights(batch["label"], options)}
     if "depth_valid" in batch:
         valid["depth"] = batch["depth_valid"]
     return {name: mask.sum() for name, mask in valid.items()}
@@ -33,7 +33,7 @@ def multitask_loss(
     Lovasz and Dice, are then the mean over the parts.
     """
     label = batch["label"]
-    counts = counts or valid_pixels(batch)
+    counts = counts or valid_pixels(batch, options)
     logits = _upsample(output["logits"], label.shape[-2:])
     segmentation = segmentation_loss(logits, label, counts["segmentation"], options)
     depth = segmentation.new_zeros(())
@@ -51,18 +51,53 @@ def segmentation_loss(
     """Cross entropy, summed over the pixels that are not void and divided by their count, and the
     losses over regions that `options` adds, weighted by the share of those pixels that are here.
 
-    logits: [N,13,H,W]; label: [N,H,W]. 0 without a pixel.
+    logits: [N,13,H,W]; label: [N,H,W]; count: the sum of all pixel_weights. 0 without a pixel.
     """
-    smoothing = options.label_smoothing
-    total = F.cross_entropy(
-        logits, label, ignore_index=VOID, reduction="sum", label_smoothing=smoothing
-    )
+    weights = pixel_weights(label, options)
+    total = _cross_entropy(logits, label, weights, options.label_smoothing)
     for weight, region_loss in ((options.lovasz, LovaszLoss), (options.dice, DiceLoss)):
         if weight:
             loss = region_loss(MULTICLASS_MODE, ignore_index=VOID)(logits, label)
             # The sum: without a pixel it is no number but an empty tensor.
-            total = total + weight * loss.sum() * (label != VOID).sum()
-    return total / count.clamp(min=1)
+            total = total + weight * loss.sum() * weights.sum()
+    return total / count.where(count > 0, 1)
+
+
+def pixel_weights(label: torch.Tensor, options: Train) -> torch.Tensor:
+    """How much each pixel counts in the cross entropy: bool [N,H,W], false where it is void, or
+    float32 if `options` weigh classes or boundaries.
+
+    A boundary pixel has another class, void apart, among its eight neighbours.
+    """
+    valid = label != VOID
+    if options.class_weights is None and options.boundary_weight == 1:
+        return valid
+    weights = valid.float()
+    if options.class_weights is not None:
+        table = torch.tensor(options.class_weights, device=label.device)
+        weights = weights * table[label.where(valid, 0)]
+    if options.boundary_weight != 1:
+        weights = weights.where(~_at_boundary(label, valid), weights * options.boundary_weight)
+    return weights
+
+
+def _at_boundary(label: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    def largest(values: torch.Tensor) -> torch.Tensor:
+        return F.max_pool2d(values[:, None].float(), 3, 1, 1)[:, 0]
+
+    # Void takes part in neither: below every class in one, above none in the other.
+    highest, lowest = largest(label.where(valid, -1)), -largest((-label).where(valid, -VOID))
+    return valid & (highest != lowest)
+
+
+def _cross_entropy(
+    logits: torch.Tensor, label: torch.Tensor, weights: torch.Tensor, smoothing: float
+) -> torch.Tensor:
+    reduction = "sum" if weights.dtype == torch.bool else "none"
+    loss = F.cross_entropy(
+        logits, label, ignore_index=VOID, reduction=reduction, label_smoothing=smoothing
+    )
+    return loss if reduction == "sum" else (loss * weights).sum()
 
 
 def _upsample(grid: torch.Tensor, size: torch.Size) -> torch.Tensor:

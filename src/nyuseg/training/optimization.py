@@ -48,7 +48,7 @@ class TrainingStep:
         that no pixel of the batch counts in, or that the network has no head for.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        counts = valid_pixels(batch)
+        counts = valid_pixels(batch, self.options)
         losses = torch.zeros(3, device=self.device)
         for part in _parts(batch, self.compute.accumulate):
             with autocast(self.device, self.compute.precision):
@@ -64,7 +64,7 @@ class TrainingStep:
         self.averages.after_step()
         nothing = torch.zeros_like(counts["segmentation"])
         pixels = [counts["segmentation"], counts["depth"] if "depth" in output else nothing]
-        losses[1:] = losses[1:].where(torch.stack(pixels) > 0, torch.nan)
+        losses[1:] = losses[1:].where(torch.stack([some > 0 for some in pixels]), torch.nan)
         return losses
 
     def set_rate(self, rate: float) -> None:
