@@ -208,6 +208,13 @@ def test_without_a_channel_of_the_depth_there_is_none_to_spoil(key: str) -> None
     assert f"augment.{key}: needs a channel of the depth in data.channels" in message
 
 
+def test_copy_paste_needs_depth_of_whatever_use() -> None:
+    settings = ["data.channels=[rgb]", "augment.copy_paste=0.5"]
+    assert load_config(EXP060, settings).augment.copy_paste == 0.5
+    message = refused(EXP060, *settings, "model.depth_head=false")
+    assert "augment.copy_paste: needs depth, for a channel" in message
+
+
 def test_training_size_is_the_crop_or_the_working_size_or_that_of_prediction() -> None:
     crop, working = "augment.crop=[576, 768]", "augment.working_size=[720, 960]"
     for texts, size in (

@@ -14,7 +14,7 @@ model.depth_head
 augment.working_size augment.zoom augment.crop augment.rare_crop augment.zoom_depth
 augment.flip augment.shift augment.scale augment.rotate
 augment.colour augment.blur augment.noise
-augment.depth_holes augment.depth_noise augment.depth_drop
+augment.copy_paste augment.depth_holes augment.depth_noise augment.depth_drop
 train.epochs train.batch_size train.lr train.schedule train.warmup train.encoder_lr
 train.layer_decay train.weight_decay train.decay_all train.clip_norm
 train.label_smoothing train.class_weights train.boundary_weight train.lovasz train.dice

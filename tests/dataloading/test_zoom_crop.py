@@ -7,7 +7,6 @@ from tiny_data import random_frame
 
 from nyuseg.config.augment import Augment
 from nyuseg.dataloading.augmentation import Augmentation
-from nyuseg.dataloading.zoom_crop import class_weights
 
 STILL = {"flip": 0, "shift": 0, "scale": 0, "rotate": 0}
 NATIVE = (96, 160)
@@ -204,15 +203,6 @@ def test_classes_of_a_frame_are_drawn_by_their_weights() -> None:
     assert 55 < sum((one == 5).any() for one in found) < 92
     frame["label"][:] = 255
     assert (augment(frame, 0)["label"] == 255).all()
-
-
-def test_class_weights_are_the_inverse_shares() -> None:
-    label = np.full((40, 80), 255, np.uint8)
-    label[:, :40], label[:, 40:60] = 3, 12
-    other = np.full((40, 40), 12, np.uint8)
-    expected = np.zeros(13)
-    expected[[3, 12]] = 250 / 100, 250 / 150
-    np.testing.assert_allclose(class_weights(iter([label, other])), expected)
 
 
 def test_equal_seeds_give_equal_frames_and_the_frame_stays() -> None:

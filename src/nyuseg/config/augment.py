@@ -49,6 +49,10 @@ class Augment(Section):
     noise: float = Field(0, ge=0, le=1)
     """Probability of noise on the image, grey, with a standard deviation of 1 to 5 % of white."""
 
+    copy_paste: float = Field(0, ge=0, le=1)
+    """Probability that an object of another training frame of the fold, of a rare class as in
+    rare_crop, is pasted in where it is nearer than what is there."""
+
     depth_holes: float = Field(0, ge=0, le=1)
     """Probability that up to 8 rectangles of the depth are missing, each up to a quarter of the
     height and width. This, depth_noise and depth_drop change the input, not what a depth head is

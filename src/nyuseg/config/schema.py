@@ -86,10 +86,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _depth_to_spoil(self) -> "Config":
+    def _depth_to_augment(self) -> "Config":
         for key in ("depth_holes", "depth_noise", "depth_drop"):
             if getattr(self.augment, key) and not self.data.uses_depth:
                 raise ValueError(f"augment.{key}: needs a channel of the depth in data.channels")
+        if self.augment.copy_paste and "depth" not in self.training_kinds:
+            raise ValueError(
+                "augment.copy_paste: needs depth, for a channel in data.channels or for "
+                "model.depth_head"
+            )
         return self
 
     @model_validator(mode="after")

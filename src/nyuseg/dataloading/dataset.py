@@ -13,9 +13,10 @@ from nyuseg.config.schema import Config
 from nyuseg.config.sections import Data
 from nyuseg.data.depth import to_millimetres
 from nyuseg.data.frames import Frame
+from nyuseg.dataloading.copy_paste import paste
 from nyuseg.dataloading.inputs import Sample, input_key
 from nyuseg.dataloading.letterbox import letterbox
-from nyuseg.dataloading.zoom_crop import class_weights
+from nyuseg.dataloading.rare import class_weights
 from nyuseg.utils.errors import UserError
 
 ID_BYTES = 64
@@ -127,11 +128,12 @@ class TrainingSet(FrameSet):
 
         super().__init__(source, ids, config.data)
         self.config, self.fold = config, fold
-        weights = None
-        if config.augment.rare_crop:
+        options = config.augment
+        self.weights = None
+        if options.rare_crop or options.copy_paste:
             labels = (self._read(index, ("label",))["label"] for index in range(len(self)))
-            weights = class_weights(labels)
-        self.augment = Augmentation(config.augment, config.data.size, weights)
+            self.weights = class_weights(labels)
+        self.augment = Augmentation(options, config.data.size, self.weights)
 
     @property
     def sample_bytes(self) -> int:
@@ -140,9 +142,20 @@ class TrainingSet(FrameSet):
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
+        seed = mix_seed(self.config.seed, self.fold, epoch, index)
         native = self._read(index, self.config.training_kinds)
-        frame = self.augment(native, mix_seed(self.config.seed, self.fold, epoch, index))
+        if self.config.augment.copy_paste:
+            native = self._pasted(native, index, np.random.default_rng((seed, 3)))
+        frame = self.augment(native, seed)
         return {**frame, "id": self.ids[index], "size": native["image"].shape[:2]}
+
+    def _pasted(self, native: Frame, index: int, random: np.random.Generator) -> Frame:
+        """A frame with an object of another one of these, with its probability."""
+        if random.random() >= self.config.augment.copy_paste:
+            return native
+        other = (index + int(random.integers(1, len(self)))) % len(self)
+        assert self.weights is not None
+        return paste(native, self._read(other, self.config.training_kinds), self.weights, random)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -1,15 +1,15 @@
 """Zoom and crop in training: from the native frame to the network's input in one resampling."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from nyuseg.config.augment import Augment
-from nyuseg.data.classes import NUM_CLASSES, VOID
+from nyuseg.data.classes import VOID
 from nyuseg.data.depth import changed_depth
 from nyuseg.data.frames import Frame
+from nyuseg.dataloading.rare import rare_place
 
 # Crops that are drawn for a frame until one holds a labelled pixel.
 TRIES = 10
@@ -71,15 +71,10 @@ class ZoomCrop:
 
     def _rare_place(self, label: np.ndarray, random: np.random.Generator) -> Place | None:
         """A pixel (y, x) of a rare class, with the probability augment.rare_crop; or None."""
-        if self.class_weights is None or random.random() >= self.options.rare_crop:
+        if not self.options.rare_crop or random.random() >= self.options.rare_crop:
             return None
-        there = cv2.calcHist([label], [0], None, [NUM_CLASSES], [0, NUM_CLASSES]).ravel() > 0
-        weights = self.class_weights * there
-        if not weights.any():
-            return None
-        number = random.choice(NUM_CLASSES, p=weights / weights.sum())
-        y, x = divmod(int(random.choice(np.flatnonzero(label == number))), label.shape[1])
-        return y, x
+        assert self.class_weights is not None  # They come with the option.
+        return rare_place(label, self.class_weights, random)
 
     def _draw(
         self, native: tuple[int, int], random: np.random.Generator, place: Place | None
@@ -135,12 +130,3 @@ def _between_centres(matrix: np.ndarray) -> np.ndarray:
     moved = matrix.copy()
     moved[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5
     return moved
-
-
-def class_weights(labels: Iterable[np.ndarray]) -> np.ndarray:
-    """The inverse of each class's share of the pixels of many labels, uint8 [H,W]: float [13], 0
-    for a class that never occurs. Every fourth row and column is counted."""
-    counts = np.zeros(NUM_CLASSES)
-    for label in labels:
-        counts += np.bincount(label[::4, ::4].ravel(), minlength=VOID + 1)[:NUM_CLASSES]
-    return np.divide(counts.sum(), counts, out=np.zeros(NUM_CLASSES), where=counts > 0)
