@@ -24,6 +24,7 @@ PAIRS = [
     ("tu-test_convnext", "unet"),  # It has no features at stride 2.
     ("tu-test_efficientnet", "fpn"),
     ("mit_b0", "upernet"),
+    ("tu-test_vit", "dpt"),  # All its features have one stride.
 ]
 
 
@@ -101,10 +102,11 @@ def test_gates_learn_at_the_first_step_and_the_branch_after_it(encoder: str, dec
 
 @pytest.mark.parametrize(
     ("decoder", "strides"),
-    [("deeplabv3plus", 4), ("fpn", 5), ("upernet", 5), ("unet", 5)],
+    [("deeplabv3plus", 4), ("fpn", 5), ("upernet", 5), ("unet", 5), ("dpt", 4)],
 )
 def test_no_part_is_there_that_no_decoder_reads(decoder: str, strides: int) -> None:
-    branch = built("resnet18", decoder, fusion="branch").depth_branch
+    encoder = "tu-test_vit" if decoder == "dpt" else "resnet18"
+    branch = built(encoder, decoder, fusion="branch").depth_branch
     assert len(branch.blocks) == strides  # DeepLab's encoder stops at stride 16.
     assert len(branch.gates) == {"deeplabv3plus": 2, "unet": 5}.get(decoder, 4)
 

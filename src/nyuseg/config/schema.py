@@ -104,6 +104,16 @@ class Config(Section):
                 f"model.fusion: {self.model.fusion} needs a channel of the depth in data.channels, "
                 "such as inverse_depth"
             )
+        if self.model.fusion == "two_stream" and self.data.channel_count != 4:
+            raise ValueError(
+                "model.fusion: two_stream takes rgb and one channel of the depth, but "
+                f"data.channels has {', '.join(self.data.channels)}"
+            )
+        if self.model.fusion == "two_stream" and self.model.decoder == "dpt":
+            raise ValueError(
+                "model.fusion: two_stream merges levels of several scales, which model.decoder=dpt "
+                "has not; use branch"
+            )
         return self
 
     @model_validator(mode="after")

@@ -110,10 +110,11 @@ class Model(Section):
     """First filters of the channels beyond RGB: the RGB filters in turn, all scaled by 3/channels
     (smp), zeros, or the mean of the RGB filters. Only model.fusion=early has such channels."""
 
-    fusion: Literal["early", "branch"] = "early"
-    """How the channels beyond RGB enter: by the encoder's input (early), or by a light encoder of
+    fusion: Literal["early", "branch", "two_stream"] = "early"
+    """How the channels beyond RGB enter: by the encoder's input (early); by a light encoder of
     their own, whose features are added to what the decoder reads, through a gate that starts at
-    zero (branch)."""
+    zero (branch); or one, of the depth, by the same encoder as the image, gates merging the two at
+    each level (two_stream)."""
 
     depth_head: bool = True
     """Whether a second head predicts the depth."""

@@ -3,38 +3,15 @@ the decoder reads."""
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from nyuseg.config.sections import Data
+from nyuseg.models.levels import Level
 
 # Channels at strides 2, 4, 8, 16 and 32: about a tenth of the smallest EfficientNet's work.
 WIDTHS = (16, 32, 48, 64, 64)
-# Which of the encoder's features each decoder reads.
-READ = {
-    "deeplabv3plus": (2, 5),
-    "fpn": (2, 3, 4, 5),
-    "upernet": (2, 3, 4, 5),
-    "unet": (1, 2, 3, 4, 5),
-}
-
-
-class Level(NamedTuple):
-    """A feature map of the encoder: its place in the list, its channels and its stride."""
-
-    place: int
-    channels: int
-    stride: int
-
-
-def read_levels(encoder: nn.Module, decoder: str) -> list[Level]:
-    """The encoder's features that the decoder reads, of encoders of segmentation-models-pytorch."""
-    channels, deepest = encoder.out_channels, encoder.output_stride
-    assert isinstance(channels, Sequence) and isinstance(deepest, int)
-    levels = [Level(place, channels[place], min(2**place, deepest)) for place in READ[decoder]]
-    return [level for level in levels if level.channels]  # Transformers have none at stride 2.
 
 
 class DepthBranch(nn.Module):

@@ -3,9 +3,9 @@
 import copy
 import logging
 import warnings
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import segmentation_models_pytorch as smp
 import timm
@@ -19,7 +19,7 @@ from nyuseg.config.values import STRIDE
 from nyuseg.data.classes import NUM_CLASSES
 from nyuseg.models.atrous import use_atrous
 from nyuseg.models.batchnorm_folding import Pairs, find_pairs, fold_batchnorm
-from nyuseg.models.depth_branch import DepthBranch, read_levels
+from nyuseg.models.depth_branch import DepthBranch
 from nyuseg.models.depthwise import use_float32
 from nyuseg.models.encoder_weights import (
     download_fault,
@@ -27,6 +27,8 @@ from nyuseg.models.encoder_weights import (
     load_encoder,
     spread_input,
 )
+from nyuseg.models.levels import read_levels
+from nyuseg.models.two_stream import TwoStream, part_norms
 from nyuseg.utils.errors import UserError
 
 
@@ -54,14 +56,17 @@ class MultiTaskNet(nn.Module):
         if options.depth_head:
             self.depth_head = nn.Conv2d(channels, 1, kernel_size=3, padding=1)
         # Last, so that all before it starts as in a network for RGB alone.
-        self.depth_branch = None
+        self.depth_branch, self.two_stream = None, None
+        if options.fusion != "early":
+            levels = read_levels(self.encoder, options.decoder)
         if options.fusion == "branch":
-            self.depth_branch = DepthBranch(data, read_levels(self.encoder, options.decoder))
+            self.depth_branch = DepthBranch(data, levels)
+        elif options.fusion == "two_stream":
+            part_norms(self.encoder)
+            self.two_stream = TwoStream(levels)
 
     def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
-        found = self._encode(image)
-        # A transformer's encoder also returns its class token, for DPT.
-        features = self.decoder(*found) if isinstance(found, tuple) else self.decoder(found)
+        features = self.decoder(*self._encode(image))
         grid = (image.shape[-2] // STRIDE, image.shape[-1] // STRIDE)
         if features.shape[-2:] != grid:  # U-Net decodes to the input's size, DPT to half of it.
             features = F.adaptive_avg_pool2d(features, grid)
@@ -70,14 +75,16 @@ class MultiTaskNet(nn.Module):
             output["depth"] = self.depth_head(features)
         return output
 
-    def _encode(self, image: torch.Tensor) -> Sequence[torch.Tensor]:
-        """What the decoder reads: the encoder's features, with the depth's where it has a branch.
-
-        Without one the encoder sees all channels.
-        """
-        if self.depth_branch is None:
-            return self.encoder(image)
-        return self.depth_branch(self.encoder(image[:, :3]), image[:, 3:])
+    def _encode(self, image: torch.Tensor) -> tuple[Any, ...]:
+        """What the decoder reads: features of the encoder, and of the depth as model.fusion says;
+        for DPT also a transformer's class tokens."""
+        if self.two_stream is not None:
+            return (self.two_stream(self.encoder, image),)
+        found = self.encoder(image if self.depth_branch is None else image[:, :3])
+        features, *tokens = found if isinstance(found, tuple) else (found,)
+        if self.depth_branch is not None:
+            features = self.depth_branch(features, image[:, 3:])
+        return features, *tokens
 
 
 def build_model(options: Model, data: Data, pretrained: bool = True) -> MultiTaskNet:
