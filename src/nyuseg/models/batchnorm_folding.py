@@ -13,6 +13,8 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.overrides import TorchFunctionMode
 
+from nyuseg.models.depthwise import InFloat32
+
 Pairs = tuple[tuple[str, str], ...]
 
 
@@ -59,7 +61,7 @@ def find_pairs(network: nn.Module, image: torch.Tensor) -> Pairs:
 
 def _foldable(module: nn.Module) -> bool:
     """A convolution or BatchNorm, also timm's, which holds an activation that follows it."""
-    if type(module) is nn.Conv2d:
+    if type(module) in (nn.Conv2d, InFloat32):
         return True
     kept = isinstance(module, nn.BatchNorm2d) and module.affine and module.track_running_stats
     return kept and type(module).__name__ in ("BatchNorm2d", "BatchNormAct2d")
