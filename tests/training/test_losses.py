@@ -129,7 +129,7 @@ def test_smoothing_asks_a_share_for_every_class() -> None:
     assert math.isclose(found.item(), expected, rel_tol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["lovasz", "dice"])
+@pytest.mark.parametrize("name", ["lovasz", "dice", "soft_iou"])
 def test_a_loss_over_regions_is_0_for_the_truth_and_weighs_what_it_shall(name: str) -> None:
     label = batch()["label"]
     label[0, :5], label[1, :, 7:] = 255, 3
@@ -143,13 +143,15 @@ def test_a_loss_over_regions_is_0_for_the_truth_and_weighs_what_it_shall(name: s
     assert double - plain == pytest.approx(4 * (half - plain), rel=1e-4)
     present = label[label != 255].unique()
     share = (label == 3).sum() / count
-    overlap = share if name == "lovasz" else 2 * share / (1 + share)
-    absent = 13 if name == "dice" else len(present)  # Dice counts what is not there as right.
+    overlap = 2 * share / (1 + share) if name == "dice" else share
+    absent = (
+        len(present) if name == "lovasz" else 13
+    )  # The others count what is not there as right.
     expected = (len(present) - 1 + 1 - overlap) / absent
     assert (double - plain) / 2 == pytest.approx(float(expected), rel=1e-3)
 
 
-@pytest.mark.parametrize("name", ["lovasz", "dice"])
+@pytest.mark.parametrize("name", ["lovasz", "dice", "soft_iou"])
 def test_a_loss_over_regions_of_a_void_batch_is_0_and_its_gradients_are_finite(name: str) -> None:
     samples, out = batch(), output()
     samples["label"][:] = 255

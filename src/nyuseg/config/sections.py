@@ -177,6 +177,10 @@ class Train(Section):
     """Weight of the Dice loss beside the cross entropy. Each part of compute.accumulate has its
     own."""
 
+    soft_iou: float = Field(0, ge=0)
+    """Weight of 1 - IoU of the probabilities beside the cross entropy, as in the report's Exp061.
+    """
+
     depth_loss: float = Field(0.1, ge=0)
     """Weight of the depth's loss beside that of the segmentation."""
 

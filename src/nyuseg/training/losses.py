@@ -2,7 +2,12 @@
 
 import torch
 import torch.nn.functional as F
-from segmentation_models_pytorch.losses import MULTICLASS_MODE, DiceLoss, LovaszLoss
+from segmentation_models_pytorch.losses import (
+    MULTICLASS_MODE,
+    DiceLoss,
+    JaccardLoss,
+    LovaszLoss,
+)
 
 from nyuseg.config.sections import Train
 from nyuseg.data.classes import VOID
@@ -30,7 +35,7 @@ def multitask_loss(
     the input here, in fp32. Void pixels and pixels without a depth count in neither the sum nor the
     mean; a batch without any valid pixel gives 0, not NaN. counts: valid_pixels of the whole batch,
     when this is a part of one: the parts' losses then add up to the batch's; those over regions,
-    Lovasz and Dice, are then the mean over the parts.
+    Lovasz, Dice and IoU, are then the mean over the parts.
     """
     label = batch["label"]
     counts = counts or valid_pixels(batch, options)
@@ -55,10 +60,14 @@ def segmentation_loss(
     """
     weights = pixel_weights(label, options)
     total = _cross_entropy(logits, label, weights, options.label_smoothing)
-    for weight, region_loss in ((options.lovasz, LovaszLoss), (options.dice, DiceLoss)):
+    for weight, region_loss in (
+        (options.lovasz, LovaszLoss),
+        (options.dice, DiceLoss),
+        (options.soft_iou, JaccardLoss),
+    ):
         if weight:
             loss = region_loss(MULTICLASS_MODE, ignore_index=VOID)(logits, label)
-            # The sum: without a pixel it is no number but an empty tensor.
+            # The sum: without a pixel Lovasz is no number but an empty tensor.
             total = total + weight * loss.sum() * weights.sum()
     return total / count.where(count > 0, 1)
 
