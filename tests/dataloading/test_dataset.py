@@ -170,9 +170,28 @@ def test_rare_is_what_the_folds_own_training_frames_hold_least_of(
     assert samples.augment.zoom_crop.class_weights[7] == 0
 
 
+EVERYTHING = {
+    "working_size": [48, 64],
+    "zoom": [0.5, 2],
+    "crop": [32, 48],
+    "rare_crop": 0.5,
+    "colour": 1,
+    "blur": 0.5,
+    "noise": 0.5,
+    "copy_paste": 0.7,
+    "depth_holes": 0.5,
+    "depth_noise": 2,
+    "depth_drop": 0.2,
+}
+
+
+@pytest.mark.parametrize("more", [{}, EVERYTHING])
 @pytest.mark.filterwarnings("ignore:.*pin_memory")
-def test_workers_change_nothing(tiny_folder: TinyFolder, tmp_path: Path) -> None:
+def test_workers_change_nothing(tiny_folder: TinyFolder, tmp_path: Path, more: dict) -> None:
     samples = training_set(tiny_folder, tmp_path)
+    augment = Augment.model_validate(STRONG | more)
+    config = samples.config.model_copy(update={"augment": augment})
+    samples = TrainingSet(samples.source, samples.ids, config, 1)
 
     def epoch(workers: int) -> list[dict]:
         sampler = EpochSampler(len(samples), 42, 1)
