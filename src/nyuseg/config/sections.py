@@ -19,7 +19,8 @@ class Data(Section):
 
     size: tuple[int, int] = (480, 640)
     """Height and width of the network's input: multiples of 16, at least 32; of 32 unless the
-    decoder is deeplabv3plus. A frame is fitted into it, with its aspect ratio kept."""
+    decoder is deeplabv3plus. A frame is fitted into it, with its aspect ratio kept. Training has
+    another size where augment.working_size or augment.crop gives one."""
 
     channels: tuple[Channel, ...] = ("rgb", "inverse_depth")
     """Input channels, rgb first; xy are the pixel's two coordinates, 0 to 1."""
