@@ -344,12 +344,17 @@ def test_absent_file(tmp_path: Path) -> None:
     assert refused(tmp_path).startswith(str(tmp_path))
 
 
-def test_only_one_parent(write) -> None:
-    write("name: a\n", "a.yaml")
-    write("extends: a.yaml\nname: b\n", "b.yaml")
-    assert "b.yaml: a parent cannot extend another file" in refused(write("extends: b.yaml\n"))
+def test_a_grandparent_lies_lowest_and_a_circle_is_named(write) -> None:
+    write("name: a\ntrain: {epochs: 7, lr: 0.5, weight_decay: 0.1}\n", "a.yaml")
+    write("extends: a.yaml\nname: b\ntrain: {epochs: 8, lr: 0.25}\n", "b.yaml")
+    config = load_config(write("extends: b.yaml\ntrain: {lr: 0.125}\n"))
+    train = config.train
+    assert (config.name, train.epochs, train.lr, train.weight_decay) == ("b", 8, 0.125, 0.1)
+    write("extends: two.yaml\nname: one\n", "one.yaml")
+    two = write("extends: one.yaml\nname: two\n", "two.yaml")
+    assert "one.yaml: extends two.yaml, which extends it in turn" in refused(two)
     loop = write("extends: loop.yaml\nname: loop\n", "loop.yaml")
-    assert "cannot extend" in refused(loop)
+    assert "loop.yaml: extends loop.yaml, which" in refused(loop)
 
 
 def test_how_it_is_computed_may_change_after_training_and_what_may_not() -> None:

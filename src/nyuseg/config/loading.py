@@ -1,4 +1,4 @@
-"""The configuration of an experiment: a YAML file, one parent at most; its keys are in schema."""
+"""The configuration of an experiment: a YAML file and its parents; its keys are in schema."""
 
 import re
 from collections.abc import Sequence
@@ -44,21 +44,27 @@ for _kind in ("bool", "int", "float", "timestamp"):  # Written out, such as '!!i
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file, lay it over its `extends:` parent, apply `a.b=c` overrides, validate.
+    """Read a YAML file, lay it over what it `extends:`, apply `a.b=c` overrides, validate.
 
-    Raises UserError, one line with file and key, for an absent file, broken YAML, an unknown
-    key, a wrong type or a value out of range.
+    Raises UserError, one line with file and key, for an absent file, a circle of them, broken YAML,
+    an unknown key, a wrong type or a value out of range.
     """
-    values = _read_yaml(path)
-    parent = values.pop("extends", None)
-    if parent is not None:
-        base = _read_yaml(path.parent / str(parent))
-        if "extends" in base:
-            raise UserError(f"{path.parent / str(parent)}: a parent cannot extend another file")
-        values = _merge(base, values)
+    values = _read_family(path, ())
     for override in overrides:
         values = _merge(values, _parse_override(override))
     return parse_config(values, str(path))
+
+
+def _read_family(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
+    """A file's values over those of its parent, and so on; children: whose parent it is."""
+    values = _read_yaml(path)
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values
+    base, seen = path.parent / str(parent), (*children, path.resolve())
+    if base.resolve() in seen:
+        raise UserError(f"{path}: extends {parent}, which extends it in turn")
+    return _merge(_read_family(base, seen), values)
 
 
 def override_config(config: Config, overrides: Sequence[str]) -> Config:
