@@ -35,8 +35,8 @@ from nyuseg.data import frame_cache as cache
 from nyuseg.data import frames
 from nyuseg.demo.data import write_demo
 from nyuseg.evaluation import oof
+from nyuseg.training import best_epoch, optimization
 from nyuseg.training import fold as fit
-from nyuseg.training import optimization
 from nyuseg.utils import arrays
 from nyuseg.utils.files import sha256_file
 
@@ -50,6 +50,7 @@ SETTINGS = (
     "train.mean_last=2",
     "compute.precision=fp32",
     "folds.count=2",
+    "folds.full=1",
 )
 
 
@@ -100,7 +101,7 @@ class Countdown:
 
     def watch_all(self) -> None:
         self.watch(optimization.TrainingStep, "__call__", "step")
-        self.watch(fit, "save_checkpoint", "checkpoint")
+        self.watch(best_epoch, "save_checkpoint", "checkpoint")
         self.watch(fit, "save_latest", "checkpoint")
         self.watch(fit, "release_weights", "release")
         self.watch(frames.FrameFolder, "read", "reading")
@@ -220,13 +221,13 @@ def whole_or_absent(folder: Path) -> None:
 
 
 def crash_training(work: Path, kills: int, seed: int) -> Tally:
-    """Kill training of a tiny experiment (two folds, three epochs)."""
+    """Kill training of a tiny experiment (two folds and a network on all images, three epochs)."""
     write_demo(work / "data", scenes=5, frames=2, test_scenes=2, size=(48, 64), seed=1)
 
     def arguments(place: Path) -> list[str]:
         config = ["--config", str(PROJECT / "configs/demo.yaml")]
         folders = ["--input", str(work / "data"), "--oof", str(place)]
-        return ["--fold", "all", *config, *folders, *(f"--set={text}" for text in SETTINGS)]
+        return ["--fold", "all,full", *config, *folders, *(f"--set={text}" for text in SETTINGS)]
 
     def script(place: Path) -> list[str]:
         return [str(PROJECT / "src/train_folds.py"), *arguments(place)]

@@ -3,6 +3,7 @@
 examples:
   python src/infer.py --tta
   python src/infer.py --experiment exp040 --fold 0,2 --format rle
+  python src/infer.py --tta --fold all,full       the folds and the networks on all images
   python src/infer.py --tta --input /kaggle/input/nyuv2 --submissions /kaggle/working
   python src/infer.py --tta --set submission.order=row --set submission.base=0
 """
@@ -15,13 +16,13 @@ from nyuseg.utils.files import PROJECT, require_safe_name
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    from nyuseg.data.folds import parse_folds
+    from nyuseg.data.fold_names import fold_list, parse_folds, subset_name, uncovered
     from nyuseg.data.integrity import require_clean
     from nyuseg.submission.formats import FILES, parse_formats
 
     parser = Parser(__doc__)
     parser.add_argument("--experiment", default="exp060", help="its folder below --oof")
-    parser.add_argument("--fold", default="all", help="0..4, 3, 0,2 or all (default)")
+    parser.add_argument("--fold", default="all", help="0..4, 3, all (default), full, all,full")
     parser.add_argument("--tta", action="store_true", help="average over the horizontal flip too")
     some = f"some of {', '.join(FILES)}; default: all that the images allow"
     parser.add_argument("--format", help=some)
@@ -43,18 +44,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = (options.overrides, given_input(options))
     experiment = open_experiment(options.experiment, Path(options.oof), *given)
     require_input(experiment, "test")
-    count = experiment.config.folds.count
-    folds = sorted(parse_folds(options.fold, count))
+    folds = parse_folds(options.fold, experiment.config.folds)
     root = experiment.input
-    subset = "" if len(folds) == count else "_fold" + "-".join(map(str, folds))
+    subset = subset_name(folds, experiment.config.folds)
     name = options.experiment + subset + ("_tta" if options.tta else "")
     require_clean(root, ["test"])
     folder = Path(options.submissions) / name
-    print(f"{name}: folds {folds}, flip TTA {'on' if options.tta else 'off'}, data {root}")
+    views = "on" if options.tta else "off"
+    print(f"{name}: folds [{fold_list(folds)}], flip TTA {views}, data {root}")
     manifest = infer(experiment, folds, options.tta, root, folder, formats, pick_devices())
     cv = manifest.cv
     print(f"{manifest.images} images in {manifest.seconds} s, every file decoded and compared")
-    print(f"out-of-fold mIoU: {number(cv.miou)}" if cv else "out-of-fold mIoU: folds missing")
+    if cv or not uncovered(folds):
+        print(f"out-of-fold mIoU: {number(cv.miou) if cv else 'folds missing'}")
+    if uncovered(folds):
+        print(uncovered(folds))
     if manifest.notice:
         print(f"!! {manifest.notice} !!")
     print(f"result: {folder}")

@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("--owner", required=True, help="your user name on Kaggle")
     parser.add_argument("--experiment", default="exp060", help="its folder below --oof")
-    parser.add_argument("--fold", default="all", help="0..4, 3, 0,2 or all (default)")
+    parser.add_argument("--fold", default="all", help="0..4, 3, all (default), full, all,full")
     parser.add_argument("--no-tta", action="store_true", help="only the identity view")
     parser.add_argument("--format", default="npy,rle,png", help="files that the kernel writes")
     parser.add_argument("--precision", choices=["half", "fp32"], default="half", help="of weights")
@@ -45,14 +45,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def package(options: Namespace) -> None:
-    from nyuseg.data.folds import parse_folds
+    from nyuseg.data.fold_names import parse_folds
     from nyuseg.experiment.folder import open_experiment
     from nyuseg.kaggle.package import Options, build
     from nyuseg.kaggle.push import push
     from nyuseg.submission.formats import parse_formats
 
     experiment = open_experiment(options.experiment, Path(options.oof))
-    folds = sorted(parse_folds(options.fold, experiment.config.folds.count))
+    folds = parse_folds(options.fold, experiment.config.folds)
     formats, tta = parse_formats(options.format), not options.no_tta
     rest = (options.type, options.budget_hours, options.title)
     of_user = (options.owner, folds, tta, formats, options.precision, options.competition)

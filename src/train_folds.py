@@ -4,6 +4,7 @@ examples:
   python src/train_folds.py --fold 0..4
   python src/train_folds.py --fold 3 --config configs/exp040.yaml --input /data/nyuv2
   python src/train_folds.py --fold all --set train.batch_size=4 --set name=exp060_b4
+  python src/train_folds.py --fold full                 three more, on all images, after the folds
 """
 
 from collections.abc import Sequence
@@ -15,12 +16,12 @@ from nyuseg.utils.files import PROJECT, find
 
 def main(argv: Sequence[str] | None = None) -> None:
     from nyuseg.config.loading import load_config
-    from nyuseg.data.folds import parse_folds
+    from nyuseg.data.fold_names import parse_folds
     from nyuseg.data.frames import require_training_depth
     from nyuseg.data.integrity import require_clean
 
     parser = Parser(__doc__)
-    parser.add_argument("--fold", required=True, help="0..4, 3, 0,2 or all")
+    parser.add_argument("--fold", required=True, help="0..4, 3, 0,2, all or full")
     parser.add_argument(
         "--config",
         default=str(PROJECT / "configs/exp060.yaml"),
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_oof(parser)
     options = parser.parse_args(argv)
     config = load_config(find(options.config), options.overrides)
-    folds = parse_folds(options.fold, config.folds.count)
+    folds = parse_folds(options.fold, config.folds)
     root = find(options.input)
     # torch takes seconds to import: only once the options are known to be good.
     from nyuseg.inference.probe import require_possible

@@ -19,7 +19,7 @@ train.epochs train.batch_size train.lr train.schedule train.warmup train.encoder
 train.layer_decay train.weight_decay train.decay_all train.clip_norm
 train.label_smoothing train.class_weights train.boundary_weight train.lovasz train.dice
 train.soft_iou train.depth_loss train.ema train.mean_last
-folds.count folds.group
+folds.count folds.group folds.full
 predict.checkpoint
 compute.workers compute.precision compute.accumulate compute.checkpointing compute.compile
 compute.cache compute.predict_batch_size

@@ -11,7 +11,6 @@ from nyuseg.data.folds import (
     fold_hash,
     fold_table,
     leak_notice,
-    parse_folds,
     read_folds,
     read_scenes,
     split_by_scene,
@@ -49,39 +48,6 @@ def seven_scenes(tmp_path: Path) -> list[str]:
 def write_table(path: Path, *rows: str, header: str = "image_id,scene,fold") -> Path:
     path.write_text("\n".join([header, *rows]) + "\n")
     return path
-
-
-@pytest.mark.parametrize(
-    ("text", "folds"),
-    [
-        ("0..4", [0, 1, 2, 3, 4]),
-        ("all", [0, 1, 2, 3, 4]),
-        ("3", [3]),
-        ("0,2", [0, 2]),
-        ("0, 2", [0, 2]),
-        ("0..1,4", [0, 1, 4]),
-        ("4..4", [4]),
-    ],
-)
-def test_fold_forms(text: str, folds: list[int]) -> None:
-    assert parse_folds(text, 5) == folds
-
-
-REFUSED = "7 5 -1 4..0 0..5 0.. ..3 0...4 x , 0, 1,1 0..2,2 ALL all,0 1.0 0-4 99999999999"
-
-
-@pytest.mark.parametrize("text", ["", "0 2", *REFUSED.split()])
-def test_refused_fold_forms(text: str) -> None:
-    with pytest.raises(UserError, match=r"--fold .*expected a fold 0\.\.4.* or all") as error:
-        parse_folds(text, 5)
-    assert "\n" not in str(error.value)
-
-
-def test_fold_forms_follow_the_count() -> None:
-    assert parse_folds("all", 3) == [0, 1, 2]
-    assert parse_folds("7", 10) == [7]
-    with pytest.raises(UserError, match=r"0\.\.2"):
-        parse_folds("3", 3)
 
 
 def test_committed_folds_are_even_and_by_scene(nyuv2: pd.DataFrame) -> None:

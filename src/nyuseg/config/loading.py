@@ -79,8 +79,8 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
 
 
 def is_free(key: str) -> bool:
-    """Whether a setting may change after training: its whole section may, see schema.FREE."""
-    return key.partition(".")[0] in FREE
+    """Whether a setting may change after training: it or its whole section may, see schema.FREE."""
+    return key in FREE or key.partition(".")[0] in FREE
 
 
 def parse_config(values: dict[str, Any], source: str) -> Config:

@@ -15,8 +15,8 @@ from nyuseg.config.sections import (
 )
 from nyuseg.config.values import Section
 
-# Sections that may change after training: they say how it is computed and written, not what.
-FREE = ("compute", "tta", "submission")
+# What may change after training, sections and a key: how it is computed and written, how often.
+FREE = ("compute", "tta", "submission", "folds.full")
 
 
 class Config(Section):

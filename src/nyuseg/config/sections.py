@@ -204,6 +204,10 @@ class Folds(Section):
     """What stays in one fold: a scene, or nothing (random), which leaks and is only there to
     compare."""
 
+    full: int = Field(3, ge=1, le=1000)
+    """Number of networks that --fold full trains on all images, once all folds are finished. They
+    differ in their random numbers alone."""
+
 
 class View(Section):
     """A test-time view: mirrored, scaled or both."""

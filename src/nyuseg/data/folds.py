@@ -1,7 +1,6 @@
 """Folds: a table image_id, scene, fold. By scene; made once, then only read."""
 
 import hashlib
-import re
 import warnings
 from pathlib import Path
 
@@ -16,25 +15,6 @@ from nyuseg.utils.files import require_id, write_text
 NYUV2 = Path(__file__).with_name("nyuv2")
 NYUV2_FOLDS, NYUV2_SCENES = NYUV2 / "folds.csv", NYUV2 / "scenes.csv"
 ATTEMPTS = 20
-
-
-def parse_folds(text: str, count: int) -> list[int]:
-    """Turn '0..4', '3', '0,2' or 'all' into fold numbers below `count`. Raises UserError."""
-    if text == "all":
-        return list(range(count))
-    hint = (
-        f"expected a fold 0..{count - 1}, a range such as 0..{count - 1}, a list such as 0,2 or all"
-    )
-    folds: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"(\d{1,4})(?:\.\.(\d{1,4}))?", part.strip())
-        if not match:
-            raise UserError(f"--fold {text}: {hint}")
-        first = int(match[1])
-        folds += range(first, int(match[2] or first) + 1) or [count]
-    if max(folds) >= count or len(set(folds)) != len(folds):
-        raise UserError(f"--fold {text}: {hint}")
-    return folds
 
 
 def read_scenes(root: Path, ids: list[str]) -> pd.DataFrame | None:

@@ -13,7 +13,7 @@ from nyuseg.utils.files import write_text
 
 @dataclass(frozen=True)
 class Epoch:
-    """What is known of an epoch (1, 2, ...); None where nothing counted.
+    """What is known of an epoch (1, 2, ...); None where nothing counted, or was held out.
 
     lr: learning rate in the middle of the epoch. Losses are means, see losses and validation.
     skipped_steps: since the training began, of those that the loss scaler left out.
@@ -24,11 +24,11 @@ class Epoch:
     train_loss: float | None
     train_segmentation: float | None
     train_depth: float | None
-    valid_loss: float
-    valid_segmentation: float
+    valid_loss: float | None
+    valid_segmentation: float | None
     valid_depth: float | None
-    valid_miou: float
-    valid_pixel_accuracy: float
+    valid_miou: float | None
+    valid_pixel_accuracy: float | None
     skipped_steps: int
 
 

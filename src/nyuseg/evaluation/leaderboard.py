@@ -7,6 +7,7 @@ import numpy as np
 
 from nyuseg.config.sections import Submission
 from nyuseg.data.classes import CLASS_NAMES, NUM_CLASSES
+from nyuseg.data.fold_names import is_full
 from nyuseg.data.folds import shorten_notice
 from nyuseg.data.frames import read_label
 from nyuseg.data.listing import list_files, refuse
@@ -58,7 +59,7 @@ def score_table(scores: list[dict[str, Any]]) -> str:
 
     Single folds come first, with their mean; of several experiments only the means.
     """
-    single = [one for one in scores if one["manifest"] and len(one["manifest"].folds) == 1]
+    single = [one for one in scores if one["manifest"] and _is_one_fold(one["manifest"])]
     if len(single) > 1:
         rest = [score for score in scores if score not in single]
         scores = [*_with_means(single), *rest]
@@ -77,6 +78,10 @@ def score_table(scores: list[dict[str, Any]]) -> str:
         for name, iou in zip(CLASS_NAMES, scores[0]["class_iou"], strict=True):
             lines.append(f"{name:{width}}{number(iou):>8}")
     return "\n".join(lines)
+
+
+def _is_one_fold(manifest: Manifest) -> bool:
+    return len(manifest.folds) == 1 and not any(map(is_full, manifest.folds))
 
 
 def _with_means(single: list[dict[str, Any]]) -> list[dict[str, Any]]:

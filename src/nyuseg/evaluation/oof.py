@@ -70,9 +70,7 @@ def write_oof(experiment: Experiment, fold: int, device: torch.device) -> None:
             for kind, file in grids.items():
                 file.add(prediction.id, getattr(prediction, kind).cpu().numpy())
     files.write_ids(ids)
-    FoldRecord(**{key: getattr(record, key) for key in FoldRecord.model_fields}).write(
-        files.finished
-    )
+    record.of_fold.write(files.finished)
 
 
 @contextmanager
@@ -180,6 +178,7 @@ def pooled_scores(confusion: np.ndarray) -> dict[str, float | None]:
 def _fold_scores(experiment: Experiment, fold: int, confusion: np.ndarray) -> FoldScores:
     files = experiment.fold_files(fold)
     record = FoldRecord.read(files.finished)
+    assert record.best and record.last  # As every fold has.
     best, last = (summarize(np.array(one.confusion)) for one in (record.best, record.last))
     return FoldScores(
         fold=fold,

@@ -10,6 +10,7 @@ import pandas as pd
 
 from nyuseg.config.loading import load_config, override_config
 from nyuseg.config.schema import Config
+from nyuseg.data.fold_names import Fold
 from nyuseg.data.folds import (
     fold_hash,
     leak_notice,
@@ -44,8 +45,8 @@ class Experiment:
         """What predicts: the members of a blend, or the experiment alone."""
         return self.members or (Part(self),)
 
-    def fold_files(self, fold: int) -> FoldFiles:
-        """Where the files of a fold lie."""
+    def fold_files(self, fold: Fold) -> FoldFiles:
+        """Where the files of a fold, or of a network on all images, lie."""
         return FoldFiles(self.folder / f"fold_{fold}")
 
     @property
@@ -61,16 +62,19 @@ class Experiment:
     def _file_names(self) -> dict[str, str]:
         return file_names(self.table["image_id"])
 
-    def ids(self, fold: int, held_out: bool) -> list[str]:
-        """Ids of a fold's validation images, or of its training images."""
-        inside = self.table["fold"] == fold
+    def ids(self, fold: Fold, held_out: bool) -> list[str]:
+        """Ids of a fold's validation images, or of its training images.
+
+        A network on all images has none of the first and all of the second.
+        """
+        inside = self.table["fold"] == fold  # No row has the name of a network on all images.
         return self.table["image_id"][inside if held_out else ~inside].tolist()
 
-    def is_finished(self, fold: int) -> bool:
+    def is_finished(self, fold: Fold) -> bool:
         """Whether a fold is trained and predicted out-of-fold."""
         return self.fold_files(fold).is_finished
 
-    def lock(self, fold: int) -> AbstractContextManager[None]:
+    def lock(self, fold: Fold) -> AbstractContextManager[None]:
         """The lock of a fold: who holds it may write. Raises UserError, naming the holder."""
         return only_writer(self.folder.with_name(f"{self.folder.name}.fold_{fold}"))
 

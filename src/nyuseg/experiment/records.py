@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, PlainSerializer
 
+from nyuseg.data.fold_names import Fold
 from nyuseg.utils.records import Record
 
 # NaN here, null in a file: NaN is no JSON.
@@ -38,14 +39,15 @@ class EpochScore(Record):
 class FoldRecord(Record):
     """fold.json, which marks a fold as finished.
 
-    epoch: after which the weights that predict were kept. best, last: scores while it trained.
+    fold: its name, see fold_names. epoch: after which the weights that predict were kept. best,
+    last: scores while it trained; null for a network on all images, which has none to be scored on.
     environment: device.environment where it was trained.
     """
 
-    fold: int
+    fold: Fold
     epoch: int
-    best: EpochScore
-    last: EpochScore
+    best: EpochScore | None
+    last: EpochScore | None
     environment: dict[str, Any]
 
 
@@ -61,6 +63,11 @@ class WeightsRecord(FoldRecord):
     folds: str
     valid_ids: list[str]
     sha256: str
+
+    @property
+    def of_fold(self) -> FoldRecord:
+        """What of it fold.json holds."""
+        return FoldRecord(**{key: getattr(self, key) for key in FoldRecord.model_fields})
 
 
 class Estimate(Record):

@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from nyuseg.data.fold_names import Fold, is_full
 from nyuseg.data.folds import fold_hash
 from nyuseg.experiment.folder import Experiment
+from nyuseg.experiment.records import WeightsRecord
 from nyuseg.inference.ensemble import Ensemble
 from nyuseg.inference.predictor import Predictor
 from nyuseg.inference.probe import require_views
@@ -16,13 +18,15 @@ from nyuseg.utils.errors import UserError
 from nyuseg.utils.prefetch import in_order
 
 
-def load_folds(experiment: Experiment, folds: list[int]) -> tuple[list[nn.Module], dict[str, str]]:
+def load_folds(
+    experiment: Experiment, folds: Sequence[Fold]
+) -> tuple[list[nn.Module], dict[str, str]]:
     """Load the networks of some folds; returns them and the hash of each weight file, by fold.
 
     Raises UserError when a fold is missing or was validated on another fold table.
     """
 
-    def check(fold: int) -> str:
+    def check(fold: Fold) -> str:
         files = experiment.fold_files(fold)
         if not files.weights_record.exists():
             raise UserError(
@@ -44,7 +48,7 @@ def load_folds(experiment: Experiment, folds: list[int]) -> tuple[list[nn.Module
 
 def load_predictor(
     experiment: Experiment,
-    folds: list[int],
+    folds: Sequence[Fold],
     device: torch.device | Sequence[torch.device],
     tta: bool,
 ) -> tuple[Predictor, dict[str, Any]]:
@@ -59,7 +63,7 @@ def load_predictor(
         if tta:
             require_views(member.config, member.config.tta.views)
         models, digests = load_folds(member, folds)
-        if part.digests and any(part.digests[fold] != digests[fold] for fold in digests):
+        if part.digests and _is_changed(member, part.digests, digests):
             raise UserError(
                 f"{experiment.folder}: {member.config.name} was trained again since it was "
                 "blended; run src/blend.py again"
@@ -69,3 +73,15 @@ def load_predictor(
     by_fold = {str(fold): {name: one[str(fold)] for name, one in hashes.items()} for fold in folds}
     found = by_fold if experiment.members else next(iter(hashes.values()))
     return Predictor(ensembles, experiment.config), found
+
+
+def _is_changed(member: Experiment, blended: dict[str, str], loaded: dict[str, str]) -> bool:
+    """Whether a member of a blend was trained again, by the digests of its weights.
+
+    A blend was judged by folds: for networks on all images, which it does not know, all folds must
+    be what they were.
+    """
+    if any(map(is_full, loaded)):
+        records = {fold: member.fold_files(fold).weights_record for fold in blended}
+        loaded = {fold: WeightsRecord.read(path).sha256 for fold, path in records.items()}
+    return any(blended[fold] != digest for fold, digest in loaded.items())

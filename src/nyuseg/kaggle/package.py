@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from safetensors.torch import save
 
+from nyuseg.data.fold_names import Fold, uncovered
 from nyuseg.experiment.folder import Experiment
 from nyuseg.inference.loading import load_predictor
 from nyuseg.kaggle.kernel import CONFIG
@@ -38,7 +39,7 @@ class Options:
     """What the user chose; precision `half` stores the weights in 2 bytes, `fp32` in 4."""
 
     owner: str
-    folds: list[int]
+    folds: list[Fold]
     tta: bool
     formats: list[str]
     precision: str
@@ -67,6 +68,8 @@ def build(experiment: Experiment, options: Options, folder: Path) -> PackageReco
         import_nbformat()
     # Checks that they belong together.
     _, hashes = load_predictor(experiment, options.folds, torch.device("cpu"), options.tta)
+    if uncovered(options.folds):
+        print(uncovered(options.folds))
     with only_writer(folder / "dataset"), atomic_folder(folder / "dataset", DATASET_FILE) as inside:
         facts = _write_package(experiment, options, hashes, inside)
         data_meta.write(inside / DATASET_FILE)
@@ -105,7 +108,7 @@ def _write_package(
         formats=options.formats,
         precision=options.precision,
         competition=options.competition,
-        cv=cv_scores(experiment),
+        cv=cv_scores(experiment, options.folds),
         notice=experiment.notice,
         files={path.name: sha256_file(path) for path in sorted(folder.iterdir())},
         fingerprint="",

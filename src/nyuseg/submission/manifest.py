@@ -58,9 +58,10 @@ class Written(Record):
 class Manifest(Written):
     """A whole manifest.
 
-    folds: SHA-256 of the weights by fold; of a blend, by fold and member. cv: out-of-fold; null
-    while folds are missing. left_out: formats that the images do not allow. Only a kernel has a
-    fingerprint, of its package, and a budget.
+    folds: SHA-256 of the weights by fold, see fold_names; of a blend, by fold and member. cv:
+    out-of-fold, of the folds; null while some are missing, or when none predicts. left_out:
+    formats that the images do not allow. Only a kernel has a fingerprint, of its package, and a
+    budget.
     """
 
     experiment: str

@@ -10,6 +10,7 @@ import torch
 
 from nyuseg.data.classes import CLASS_NAMES, NUM_CLASSES
 from nyuseg.data.depth_check import sample_lines
+from nyuseg.data.fold_names import Fold, is_full
 from nyuseg.data.frames import FrameFolder, list_ids, require_depth, stored_kinds, write_png
 from nyuseg.dataloading.dataset import Source, read_frame
 from nyuseg.experiment.folder import Experiment
@@ -31,7 +32,7 @@ Watch = Callable[[Iterator[Prediction]], Iterator[Prediction]]
 
 def infer(
     experiment: Experiment,
-    folds: list[int],
+    folds: Sequence[Fold],
     tta: bool,
     root: Path,
     folder: Path,
@@ -58,7 +59,7 @@ def infer(
             experiment=config.name,
             folds=hashes,
             views=predictor.view_names,
-            cv=cv_scores(experiment),
+            cv=cv_scores(experiment, folds),
             notice=experiment.notice,
             left_out=[name for name in formats or FILES if name not in usable],
             seconds=round(time.monotonic() - started, 1),
@@ -148,9 +149,10 @@ def _write_files(
     return sizes, digests, pixels
 
 
-def cv_scores(experiment: Experiment) -> Scores | None:
-    """The pooled out-of-fold scores of an experiment; None while folds are missing."""
-    if not experiment.scores_path.exists():
+def cv_scores(experiment: Experiment, folds: Sequence[Fold]) -> Scores | None:
+    """The pooled out-of-fold scores of an experiment; None while folds are missing, or when none
+    of them predicts."""
+    if not experiment.scores_path.exists() or all(map(is_full, folds)):
         return None
     result = CrossValidation.read(experiment.scores_path)
     return Scores(miou=result.miou, pixel_accuracy=result.pixel_accuracy)

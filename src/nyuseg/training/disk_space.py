@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from nyuseg.data.fold_names import Fold
 from nyuseg.data.frame_cache import cache_bytes, cache_folder
 from nyuseg.experiment.fold_files import fold_bytes
 from nyuseg.experiment.folder import Experiment
@@ -13,7 +14,7 @@ from nyuseg.models.network import build_model
 from nyuseg.utils.errors import UserError
 
 
-def required_bytes(experiment: Experiment, folds: list[int]) -> int:
+def required_bytes(experiment: Experiment, folds: list[Fold]) -> int:
     """Bytes that training these folds will add to the disk at most, masks included."""
     config = experiment.config
     try:
@@ -37,7 +38,7 @@ def _cache_bytes(experiment: Experiment) -> int:
     return cache_bytes(experiment.input, len(experiment.table))
 
 
-def require_space(experiment: Experiment, folds: list[int]) -> None:
+def require_space(experiment: Experiment, folds: list[Fold]) -> None:
     """Raise UserError when the disk cannot hold what the folds will write."""
     if not folds:
         return

@@ -1,4 +1,4 @@
-"""Training of one fold."""
+"""Training of one fold, or of one network on all images."""
 
 import time
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from nyuseg.data.fold_names import Fold, fold_number
 from nyuseg.data.folds import fold_hash
 from nyuseg.dataloading.dataset import EpochSampler, TrainingSet, mix_seed
 from nyuseg.dataloading.inputs import training_inputs
@@ -23,7 +24,9 @@ from nyuseg.inference.predictor import Predictor
 from nyuseg.models.device import environment, to_device
 from nyuseg.models.network import build_model
 from nyuseg.models.release import release_weights
-from nyuseg.training.checkpoint import load_checkpoint, load_latest, save_checkpoint, save_latest
+from nyuseg.training.best_epoch import BestEpoch
+from nyuseg.training.checkpoint import load_checkpoint, load_latest, save_latest
+from nyuseg.training.full_fit import epochs_of
 from nyuseg.training.losses import LossWatch
 from nyuseg.training.optimization import TrainingStep
 from nyuseg.training.schedule import learning_rate
@@ -35,7 +38,7 @@ from nyuseg.utils.progress import progress
 LOOK_EVERY = 20
 
 
-def training_ids(experiment: Experiment, fold: int) -> list[str]:
+def training_ids(experiment: Experiment, fold: Fold) -> list[str]:
     """Ids of a fold's training images. Raises UserError when they do not fill a batch."""
     ids, batch = experiment.ids(fold, held_out=False), experiment.config.train.batch_size
     if len(ids) < batch:
@@ -52,15 +55,15 @@ class FoldTrainer:
 
     Writes what FoldFiles lists for training: the last checkpoint after each epoch and the best one
     when the validation mIoU rises, and at the end the scores of the checkpoints and the release
-    weights.
+    weights. A network on all images has none held out: no scores, no best epoch.
     """
 
-    def __init__(self, experiment: Experiment, fold: int, device: torch.device) -> None:
+    def __init__(self, experiment: Experiment, fold: Fold, device: torch.device) -> None:
         self.experiment, self.fold, self.device = experiment, fold, device
-        self.config = experiment.config
+        self.config, self.number = experiment.config, fold_number(fold)
         self.files = experiment.fold_files(fold)
-        self.epoch = 0
-        self.best: dict[str, Any] = {"miou": -1.0}
+        self.epoch, self.epochs = 0, epochs_of(experiment, fold)
+        self.best = BestEpoch(self.files.best)
         self.history: list[Epoch] = []
         # Of each epoch: its optimism.half_sums, and how long it took.
         self.halves: list[list[Any]] = []
@@ -68,11 +71,11 @@ class FoldTrainer:
         ids = training_ids(experiment, fold)
         self._make_network()  # Before frames are decoded: its weights may be missing.
         self.source = training_frames(experiment)
-        self.train = TrainingSet(self.source, ids, self.config, fold)
+        self.train = TrainingSet(self.source, ids, self.config, self.number)
         self.valid_ids = experiment.ids(fold, held_out=True)
         self.scenes = experiment.table.set_index("image_id")["scene"][self.valid_ids]
         options = self.config.train
-        self.sampler = EpochSampler(len(self.train), self.config.seed, fold)
+        self.sampler = EpochSampler(len(self.train), self.config.seed, self.number)
         self.loader = make_loader(
             self.train,
             options.batch_size,
@@ -87,7 +90,7 @@ class FoldTrainer:
         """The network and what belongs to it, as they begin or as the last checkpoint has them."""
         remove_partial(self.files.folder)
         state = load_latest(self.files, fold_hash(self.experiment.table))
-        torch.manual_seed(mix_seed(self.config.seed, self.fold))
+        torch.manual_seed(mix_seed(self.config.seed, self.number))
         network = self.config.model, self.config.data
         self.model = build_model(*network, pretrained=state is None)
         to_device(self.model, self.device)
@@ -102,13 +105,16 @@ class FoldTrainer:
         weights = self.config.model.encoder_weights or "random"
         begun = f"going on after epoch {self.epoch}" if self.epoch else f"weights: {weights}"
         self._log(f"fold {self.fold}: encoder {self.config.model.encoder}, {begun}")
-        while self.epoch < self.config.train.epochs:
+        while self.epoch < self.epochs:
             self._one_epoch()
         write_metrics(self.files.metrics, self.history, self.seconds)
         chosen = self.config.predict.checkpoint
         last = load_checkpoint(self.files.last)
         averages = last["averages"]["weights"] if "averages" in last else {}
-        self._write_confusions(last, averages)
+        if self.valid_ids:
+            self._write_confusions(last, averages)
+        elif chosen == "best":
+            chosen = "last"  # Of as many epochs as the best ones of the folds.
         state = load_checkpoint(self.files.best) if chosen == "best" else last
         facts = {
             "experiment": self.config.name,
@@ -117,8 +123,8 @@ class FoldTrainer:
             "epoch": state["epoch"],
             "folds": fold_hash(self.experiment.table),
             "valid_ids": self.valid_ids,
-            "best": {key: self.best[key] for key in ("epoch", "confusion")},
-            "last": {key: last[key] for key in ("epoch", "confusion")},
+            "best": _score(self.best.facts),
+            "last": _score(last),
             "environment": environment(self.device, self.config.compute.precision),
         }
         release_weights(self.files, averages.get(chosen, state["model"]), facts)
@@ -126,11 +132,11 @@ class FoldTrainer:
 
     def _write_confusions(self, last: dict[str, Any], averages: dict[str, Any]) -> None:
         """Keep how each checkpoint predicts each image; the averages do so only now."""
-        states = {"best": self.best, "last": last}
+        states = {"best": self.best.facts, "last": last}
         found = {kind: state["confusions"].numpy() for kind, state in states.items()}
         for kind, weights in averages.items():
             self.model.load_state_dict(weights)
-            valid = self._validate()
+            valid = self._scores()
             found[kind] = valid["confusions"]
             self._log(f"fold {self.fold} {kind} of the weights:  mIoU {valid['miou']:.4f}")
         write_confusions(self.files.checkpoint_scores, found, self.halves)
@@ -138,18 +144,19 @@ class FoldTrainer:
     def _one_epoch(self) -> None:
         started = time.monotonic()
         # Dropout draws from torch's stream: seeded by epoch, it survives an interruption.
-        torch.manual_seed(mix_seed(self.config.seed, self.fold, self.epoch))
+        torch.manual_seed(mix_seed(self.config.seed, self.number, self.epoch))
         torch.empty((), dtype=torch.int64).random_()  # One that loaders took: the figures stay.
         self.sampler.epoch = self.epoch
         train = self._train_epoch()
         try:
-            valid = self._validate()
+            valid = self._scores() if self.valid_ids else self._try_out()
         except NotFiniteError as error:  # The last step ruined the weights.
             self._stop(str(error))
         self.epoch += 1
         self.step.averages.after_epoch(self.epoch)
         self.history.append(self._row(train, valid))
-        self.halves.append(half_sums(valid["confusions"], self.scenes).tolist())
+        if valid:
+            self.halves.append(half_sums(valid["confusions"], self.scenes).tolist())
         self.seconds[self.epoch] = time.monotonic() - started
         self._keep(valid)
         self._log_epoch()
@@ -161,17 +168,23 @@ class FoldTrainer:
             train_loss=train["loss"],
             train_segmentation=train["segmentation"],
             train_depth=train["depth"],
-            valid_loss=valid["loss"],
-            valid_segmentation=valid["segmentation"],
-            valid_depth=valid["depth"],
-            valid_miou=valid["miou"],
-            valid_pixel_accuracy=valid["pixel_accuracy"],
+            valid_loss=valid.get("loss"),
+            valid_segmentation=valid.get("segmentation"),
+            valid_depth=valid.get("depth"),
+            valid_miou=valid.get("miou"),
+            valid_pixel_accuracy=valid.get("pixel_accuracy"),
             skipped_steps=self.epoch * len(self.loader) - self.step.taken(),
         )
 
-    def _validate(self) -> dict[str, Any]:
+    def _scores(self) -> dict[str, Any]:
         self.model.eval()
         return validate(self.predictor, self.source, self.valid_ids)
+
+    def _try_out(self) -> dict[str, Any]:
+        """Predict one image, which shows whether the answer is finite; it is scored on none."""
+        self.model.eval()
+        list(self.predictor.predict(self.source, self.train.ids[:1]))
+        return {}
 
     def _train_epoch(self) -> dict[str, float | None]:
         """One pass over the training images; returns its mean losses: loss, segmentation, depth.
@@ -207,22 +220,21 @@ class FoldTrainer:
         )
 
     def _batches(self) -> Iterator[dict[str, Any]]:
-        title = f"fold {self.fold} epoch {self.epoch + 1}/{self.config.train.epochs}"
+        title = f"fold {self.fold} epoch {self.epoch + 1}/{self.epochs}"
         for batch in progress(iterate(self.loader), title, len(self.loader), "batch"):
             yield training_inputs(batch, self.config.data, self.device)
 
     def _keep(self, valid: dict[str, Any]) -> None:
         """Write what this epoch changed; the best last: the last checkpoint can make it again."""
-        score = {"epoch": self.epoch, "confusion": valid["confusion"].tolist()}
-        score["confusions"] = torch.from_numpy(valid["confusions"])
-        miou = valid["miou"]
-        improved = miou > self.best["miou"]
-        if improved:
-            self.best = {"miou": miou, **score}
+        score: dict[str, Any] = {"epoch": self.epoch}
+        if valid:
+            score["confusion"] = valid["confusion"].tolist()
+            score["confusions"] = torch.from_numpy(valid["confusions"])
+        improved = bool(valid) and self.best.take(valid["miou"], score)
         state = {
             "model": self.model.state_dict(),
             **self.step.state_dict(),
-            "best": self.best,
+            "best": self.best.facts,
             "history": [asdict(row) for row in self.history],
             "halves": self.halves,
             "folds": fold_hash(self.experiment.table),
@@ -234,7 +246,7 @@ class FoldTrainer:
         write_metrics(self.files.metrics, self.history, self.seconds)
         save_latest(self.files, state)
         if improved:
-            self._save_best()
+            self.best.save(self.model.state_dict())
 
     def _restore(self, state: dict[str, Any]) -> None:
         try:
@@ -245,28 +257,8 @@ class FoldTrainer:
             raise UserError(
                 f"{self.files.newest}: belongs to another network; use --fresh"
             ) from None
-        self.epoch, self.best, self.halves = state["epoch"], state["best"], state["halves"]
-        self._restore_best()
-
-    def _save_best(self) -> None:
-        save_checkpoint(self.files.best, {"model": self.model.state_dict(), **self.best})
-
-    def _restore_best(self) -> None:
-        """Make the best checkpoint and what is known of it agree, wherever the run was cut.
-
-        Cut between the last and the best, the best is an epoch behind: this epoch's weights are
-        the best. Gone back to the previous one, it may be an epoch ahead: it stands for itself.
-        """
-        path = self.files.best
-        best = load_checkpoint(path) if path.exists() else {"epoch": 0}
-        if best.get("epoch") == self.best["epoch"]:
-            return
-        if self.best["epoch"] == self.epoch:
-            self._save_best()
-        elif best.get("epoch", 0) > self.epoch:
-            self.best = {key: value for key, value in best.items() if key != "model"}
-        else:
-            raise UserError(f"{path}: not the best epoch {self.best['epoch']}; use --fresh")
+        self.epoch, self.halves = state["epoch"], state["halves"]
+        self.best.restore(state["best"], self.epoch, self.model.state_dict())
 
     def _log(self, line: str) -> None:
         """Print a line, and append it with the time to the fold's log."""
@@ -278,12 +270,18 @@ class FoldTrainer:
     def _log_epoch(self) -> None:
         row, seconds = self.history[-1], self.seconds[self.epoch]
         images = len(self.loader) * self.config.train.batch_size
+        scores = f"  valid loss {number(row.valid_loss)}  mIoU {number(row.valid_miou)}"
+        scores += f"  pixel acc {number(row.valid_pixel_accuracy)}"
         self._log(
-            f"fold {self.fold} epoch {self.epoch:3d}/{self.config.train.epochs}"
+            f"fold {self.fold} epoch {self.epoch:3d}/{self.epochs}"
             f"  loss {number(row.train_loss)} (depth {number(row.train_depth)})"
-            f"  valid loss {row.valid_loss:.4f}  mIoU {row.valid_miou:.4f}"
-            f"  pixel acc {row.valid_pixel_accuracy:.4f}"
+            f"{scores if self.valid_ids else ''}"
             f"  {seconds:.1f} s, {images / seconds:.1f} img/s"
-            + " *" * (self.best["epoch"] == self.epoch)
+            + " *" * (self.best.epoch == self.epoch)
             + (f"  ({self.experiment.short_notice})" if self.experiment.short_notice else "")
         )
+
+
+def _score(state: dict[str, Any]) -> dict[str, Any] | None:
+    """What an EpochScore holds, of a checkpoint; None where nothing was scored."""
+    return {key: state[key] for key in ("epoch", "confusion")} if "confusion" in state else None

@@ -1,26 +1,37 @@
-"""Training of several folds: each fitted and predicted out-of-fold, all pooled at the end."""
+"""Training of folds, each fitted and predicted out-of-fold, all pooled; then of networks on all."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from nyuseg.config.schema import Config
 from nyuseg.data.depth_check import sample_lines
+from nyuseg.data.fold_names import FULL, Fold, uncovered
 from nyuseg.evaluation.oof import pool, write_oof
 from nyuseg.evaluation.report import cv_table
 from nyuseg.evaluation.validation import require_labels
 from nyuseg.experiment.creation import create_experiment
 from nyuseg.experiment.folder import Experiment
 from nyuseg.models.device import environment, pick_device
+from nyuseg.models.release import check_release
 from nyuseg.training.disk_space import require_space
 from nyuseg.training.fold import FoldTrainer, training_ids
+from nyuseg.training.full_fit import epochs_line, require_folds
+from nyuseg.utils.errors import UserError
 
 
-def train(config: Config, folds: list[int], root: Path, oof: Path, fresh: bool) -> None:
+def train(config: Config, folds: list[Fold], root: Path, oof: Path, fresh: bool) -> None:
     """Train the folds that are not finished; pool and score once all of the experiment are.
 
-    root: the data's folder; oof: that of all experiments; fresh: move an earlier run aside. Raises
-    UserError for whatever is wrong, as far as possible before the first step.
+    After them come networks on all images, which are in no score. root: the data's folder; oof:
+    that of all experiments; fresh: move an earlier run aside. Raises UserError for whatever is
+    wrong, as far as possible before the first step.
     """
+    numbered = [fold for fold in folds if isinstance(fold, int)]
+    full = [fold for fold in folds if isinstance(fold, str)]
+    if fresh and full and len(numbered) < config.folds.count:
+        raise UserError(f"--fresh begins all folds anew, too: use --fold all,{','.join(full)}")
     device = pick_device()
     experiment = create_experiment(config, root, oof, fresh)
     facts = environment(device, config.compute.precision)
@@ -28,16 +39,39 @@ def train(config: Config, folds: list[int], root: Path, oof: Path, fresh: bool) 
     if experiment.notice:
         print(f"!! {experiment.notice} !!")
     todo = [fold for fold in folds if not experiment.is_finished(fold)]
+    if set(full) & set(todo):
+        require_folds(experiment, before=numbered)
     check_folds(experiment, todo)
     require_space(experiment, todo)
+    _train_each(experiment, numbered, device)
+    if numbered or not experiment.scores_path.exists():
+        _score(experiment, device)
+    if full:
+        print(epochs_line(experiment))
+        _train_each(experiment, full, device)
+        print(
+            f"{uncovered(full)}; predict with 'python src/infer.py --experiment {config.name} "
+            f"--tta --fold {FULL}', or all,{FULL}"
+        )
+
+
+def _train_each(experiment: Experiment, folds: Sequence[Fold], device: torch.device) -> None:
     for fold in folds:
         if experiment.is_finished(fold):
             print(f"fold {fold}: already finished, skipped")
             continue
         with experiment.lock(fold):
             FoldTrainer(experiment, fold, device).run()
-            write_oof(experiment, fold, device)
-    unfinished = [k for k in range(config.folds.count) if not experiment.is_finished(k)]
+            if isinstance(fold, int):
+                write_oof(experiment, fold, device)
+            else:
+                files = experiment.fold_files(fold)
+                check_release(files).of_fold.write(files.finished)
+
+
+def _score(experiment: Experiment, device: torch.device) -> None:
+    count = experiment.config.folds.count
+    unfinished = [fold for fold in range(count) if not experiment.is_finished(fold)]
     if unfinished:
         print(f"out-of-fold scores follow when fold {unfinished} is finished: {experiment.folder}")
         return
@@ -45,14 +79,14 @@ def train(config: Config, folds: list[int], root: Path, oof: Path, fresh: bool) 
     print(f"\nresult: {experiment.scores_path}")
 
 
-def check_folds(experiment: Experiment, folds: Sequence[int]) -> None:
+def check_folds(experiment: Experiment, folds: Sequence[Fold]) -> None:
     """Raise UserError for what one of the folds lacks, before the first of them is trained.
 
     Prints what the depth looks like.
     """
     for fold in folds:
         training_ids(experiment, fold)
-    require_labels(experiment, folds)
+    require_labels(experiment, [fold for fold in folds if isinstance(fold, int)])
     if folds and "depth" in experiment.config.training_kinds:
         ids = experiment.table["image_id"].tolist()
         for line in sample_lines(experiment.input, "train", ids, experiment.config.data):
