@@ -58,6 +58,12 @@ INGREDIENTS: dict[str, tuple[str, ...]] = {
     "no depth head": ("model.depth_head=false",),
     "depth filters from zero": ("model.input_init=zeros",),
     "depth branch": ("model.fusion=branch",),
+    "two streams, 4 epochs": ("model.fusion=two_stream", "train.epochs=4"),
+    "holes, noise, no depth at times": (
+        "augment.depth_holes=0.3",
+        "augment.depth_noise=1",
+        "augment.depth_drop=0.1",
+    ),
     # Decoder.
     "FPN": ("model.decoder=fpn", "train.epochs=7"),
     # Augmentation.
@@ -66,6 +72,12 @@ INGREDIENTS: dict[str, tuple[str, ...]] = {
     "zoom 0.5 to 2": ("augment.zoom=[0.5,2]", "augment.shift=0", "augment.scale=0"),
     "crops of half the area, 13 epochs": ("augment.crop=[64,96]", "train.epochs=13"),
     "colour 0.5": ("augment.colour=0.5",),
+    "copy-paste 0.5": ("augment.copy_paste=0.5",),
+    # Losses again: weights.
+    "boundary weight 2": ("train.boundary_weight=2",),
+    "square-root class weights": (
+        "train.class_weights=[0.981,2.512,1.528,1,0.587,0.481,0.512,1.303,1.199,1.06,2.474,0.379,0.843]",
+    ),
     # Not at equal cost: how much training the base still wants.
     "half the epochs": ("train.epochs=4",),
     "twice the epochs": ("train.epochs=16",),
