@@ -18,7 +18,7 @@ augment.copy_paste augment.depth_holes augment.depth_noise augment.depth_drop
 train.epochs train.batch_size train.lr train.schedule train.warmup train.encoder_lr
 train.layer_decay train.weight_decay train.decay_all train.clip_norm
 train.label_smoothing train.class_weights train.boundary_weight train.lovasz train.dice
-train.soft_iou train.depth_loss train.ema train.mean_last
+train.soft_iou train.aux_loss train.depth_loss train.ema train.mean_last
 folds.count folds.group folds.full
 predict.checkpoint
 compute.workers compute.precision compute.accumulate compute.checkpointing compute.compile

@@ -12,6 +12,7 @@ from nyuseg.config.loading import parse_config
 from nyuseg.config.schema import Config
 from nyuseg.experiment.fold_files import FoldFiles
 from nyuseg.inference.probe import require_network
+from nyuseg.models.encoder_layers import layer_depths
 from nyuseg.models.network import MultiTaskNet, build_model
 from nyuseg.models.release import open_release, release_weights
 from nyuseg.models.two_stream import GatedMerge
@@ -178,6 +179,21 @@ def test_recomputed_activations_and_an_average_change_nothing() -> None:
     (losses, state), (others, other) = found
     assert all(torch.equal(a, b) for a, b in zip(losses, others, strict=True))
     assert all(torch.equal(state[name], other[name]) for name in state)
+
+
+def test_norms_of_both_streams_learn_at_the_rate_of_their_layer() -> None:
+    depths = []
+    for fusion in ("early", "two_stream"):
+        wish = config("tu-convnext_atto", "upernet", fusion=fusion)
+        with torch.device("meta"):
+            depths.append(layer_depths(build_model(wish.model, wish.data).encoder))
+    early, both = depths
+    norms = [name for name in both if ".rgb." in name]
+    assert norms and len({both[name] for name in norms}) > 5
+    for name in norms:
+        depth = name.replace(".rgb.", ".depth.")
+        assert both[name] == both[depth] == early[name.replace(".rgb.", ".")]
+    assert {name: both[name] for name in early if name in both}.items() <= early.items()
 
 
 @pytest.mark.parametrize("encoder", ["tu-swin_tiny_patch4_window7_224", "tu-convnextv2_atto"])

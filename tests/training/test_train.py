@@ -408,6 +408,18 @@ def test_inference_needs_nothing_but_the_experiment(copied, data, tmp_path, caps
     assert len(rows) == 3 and len({row["mIoU"] for row in rows}) == 1
 
 
+@pytest.mark.parametrize("fusion", ["branch", "two_stream"])
+def test_other_ways_of_the_depth_and_an_auxiliary_head(fusion, data, tmp_path) -> None:
+    more = [f"model.fusion={fusion}", "train.aux_loss=0.4", "train.ema=0.8", "train.epochs=1"]
+    folder = train(data, tmp_path / "oof", "0..1", *(f"--set={text}" for text in more))
+    kept = {name.partition(".")[0] for name in weights(folder / "fold_1")}
+    released = {name.partition(".")[0] for name in load_file(folder / "fold_1/weights.safetensors")}
+    assert kept - released == {"auxiliary_head"}
+    assert {"branch": "depth_branch", "two_stream": "two_stream"}[fusion] in released
+    predict(tmp_path / "oof", tmp_path / "submissions", "--tta")
+    assert (tmp_path / "submissions/demo_tta/submission.zip").is_file()
+
+
 def test_the_run_length_format_is_chosen_when_predicting(copied, data, tmp_path, capsys) -> None:
     more = ["--set=submission.order=row", "--set=submission.base=0", "--set=submission.empty=-1"]
     predict(copied.parent, tmp_path, "--format", "rle,png", *more)

@@ -182,6 +182,10 @@ class Train(Section):
     """Weight of 1 - IoU of the probabilities beside the cross entropy, as in the report's Exp061.
     """
 
+    aux_loss: float = Field(0, ge=0)
+    """Weight of the cross entropy of a second, small head on the encoder's features of stride 16
+    (of a plain transformer: its third of four), such as 0.4; 0: none. Only training has it."""
+
     depth_loss: float = Field(0.1, ge=0)
     """Weight of the depth's loss beside that of the segmentation."""
 

@@ -6,6 +6,7 @@ from timm.models import group_parameters
 from torch import nn
 
 from nyuseg.models.encoder_weights import own_name
+from nyuseg.models.two_stream import joint_name
 from nyuseg.utils.errors import UserError
 
 
@@ -16,15 +17,16 @@ def layer_depths(encoder: nn.Module) -> dict[str, int]:
     UserError for an encoder whose layers timm does not know.
     """
     model = getattr(encoder, "model", None)
-    own = [name for name, _ in encoder.named_parameters()]
-    layers = {own_name(name, own): layer for name, layer in _layers(encoder, model).items()}
-    last = max((layers.get(name, 0) for name in own), default=0)
-    if last == 0 or not layers.keys() >= set(own):
+    own = {name: joint_name(name) for name, _ in encoder.named_parameters()}
+    known = set(own.values())
+    layers = {own_name(name, known): layer for name, layer in _layers(encoder, model).items()}
+    last = max((layers.get(name, 0) for name in known), default=0)
+    if last == 0 or not layers.keys() >= known:
         raise UserError(
             "train.layer_decay: timm knows no layers of this encoder; set it to 1 and use "
             "train.encoder_lr, or an encoder whose name begins with tu-"
         )
-    return {name: last - layers[name] for name in own}
+    return {name: last - layers[joint] for name, joint in own.items()}
 
 
 def _layers(encoder: nn.Module, model: nn.Module | None) -> dict[str, int]:

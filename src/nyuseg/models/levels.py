@@ -1,4 +1,4 @@
-"""Which of an encoder's features a decoder reads."""
+"""Which of an encoder's features a decoder or a head reads."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -18,6 +18,7 @@ from nyuseg.config.sections import Data, Model
 from nyuseg.config.values import STRIDE
 from nyuseg.data.classes import NUM_CLASSES
 from nyuseg.models.atrous import use_atrous
+from nyuseg.models.auxiliary_head import AuxiliaryHead
 from nyuseg.models.batchnorm_folding import Pairs, find_pairs, fold_batchnorm
 from nyuseg.models.depth_branch import DepthBranch
 from nyuseg.models.depthwise import use_float32
@@ -34,7 +35,8 @@ from nyuseg.utils.errors import UserError
 
 class MultiTaskNet(nn.Module):
     """Maps float [N,C,H,W] to a dict: `logits` [N,13,H/4,W/4] and, with a depth head, `depth`
-    [N,1,H/4,W/4] (linear in 0..1, see depth.linear_depth).
+    [N,1,H/4,W/4] (linear in 0..1, see depth.linear_depth); in training, with an auxiliary head,
+    also its logits, `auxiliary`.
 
     Both heads read the decoder's features at stride 4. The report's network upsamples the logits
     inside (align_corners=True); here losses and masks do it, in one place each, and without
@@ -64,15 +66,19 @@ class MultiTaskNet(nn.Module):
         elif options.fusion == "two_stream":
             part_norms(self.encoder)
             self.two_stream = TwoStream(levels)
+        self.auxiliary_head: AuxiliaryHead | None = None  # Training may give it one.
 
     def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
-        features = self.decoder(*self._encode(image))
+        encoded = self._encode(image)
+        features = self.decoder(*encoded)
         grid = (image.shape[-2] // STRIDE, image.shape[-1] // STRIDE)
         if features.shape[-2:] != grid:  # U-Net decodes to the input's size, DPT to half of it.
             features = F.adaptive_avg_pool2d(features, grid)
         output = {"logits": self.segmentation_head(features)}
         if self.depth_head is not None:
             output["depth"] = self.depth_head(features)
+        if self.auxiliary_head is not None and self.training:
+            output["auxiliary"] = self.auxiliary_head(encoded[0][-2])
         return output
 
     def _encode(self, image: torch.Tensor) -> tuple[Any, ...]:

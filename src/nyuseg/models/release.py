@@ -10,6 +10,7 @@ from torch import nn
 from nyuseg.config.sections import Data, Model
 from nyuseg.experiment.fold_files import FoldFiles
 from nyuseg.experiment.records import WeightsRecord
+from nyuseg.models.auxiliary_head import PREFIX
 from nyuseg.models.network import load_network
 from nyuseg.models.tensors import read_tensors
 from nyuseg.utils.errors import UserError
@@ -21,10 +22,12 @@ def release_weights(files: FoldFiles, model_state: dict[str, Any], facts: dict[s
 
     facts: what the WeightsRecord holds besides their hash.
     """
-    # Copies: a file holds no tensor under two names, as some encoders do.
+    # Copies: a file holds no tensor under two names, as some encoders do. What predicts needs no
+    # auxiliary head.
     plain = {
         key: tensor.clone(memory_format=torch.contiguous_format)
         for key, tensor in model_state.items()
+        if not key.startswith(PREFIX)
     }
     write_bytes(files.weights, save(plain))
     WeightsRecord(**facts, sha256=sha256_file(files.weights)).write(files.weights_record)

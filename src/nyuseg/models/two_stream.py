@@ -1,6 +1,7 @@
 """Two streams through one encoder, the image and the depth, merged at each level by gates."""
 
 import copy
+import re
 from collections.abc import Sequence
 
 import torch
@@ -88,3 +89,8 @@ def part_norms(encoder: nn.Module) -> None:
         for name, child in list(parent.named_children()):
             if isinstance(child, NORMS):
                 setattr(parent, name, NormOfEach(child))
+
+
+def joint_name(name: str) -> str:
+    """The name that a parameter of a parted norm had before; any other name as it is."""
+    return re.sub(r"\.(rgb|depth)(\.\w+)$", r"\2", name)

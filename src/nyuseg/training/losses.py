@@ -28,7 +28,8 @@ def multitask_loss(
     options: Train,
     counts: dict[str, torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Losses of a batch, as scalars: `segmentation`, `depth` (0 without a depth head), `total`.
+    """Losses of a batch, as scalars: `segmentation`, with all that `options` adds to its cross
+    entropy, an auxiliary head's included, `depth` (0 without a depth head), and `total`.
 
     output: the model's, on the grid. batch: label int64 [N,H,W] with 255 void and, for a depth
     head, depth [N,1,H,W] linear in 0..1 and depth_valid bool [N,1,H,W]. The grid is upsampled to
@@ -41,6 +42,10 @@ def multitask_loss(
     counts = counts or valid_pixels(batch, options)
     logits = _upsample(output["logits"], label.shape[-2:])
     segmentation = segmentation_loss(logits, label, counts["segmentation"], options)
+    if "auxiliary" in output:
+        logits = _upsample(output["auxiliary"], label.shape[-2:])
+        auxiliary = auxiliary_loss(logits, label, counts["segmentation"], options)
+        segmentation = segmentation + options.aux_loss * auxiliary
     depth = segmentation.new_zeros(())
     if "depth" in output:
         prediction = _upsample(output["depth"], label.shape[-2:])
@@ -69,6 +74,15 @@ def segmentation_loss(
             loss = region_loss(MULTICLASS_MODE, ignore_index=VOID)(logits, label)
             # The sum: without a pixel Lovasz is no number but an empty tensor.
             total = total + weight * loss.sum() * weights.sum()
+    return total / count.where(count > 0, 1)
+
+
+def auxiliary_loss(
+    logits: torch.Tensor, label: torch.Tensor, count: torch.Tensor, options: Train
+) -> torch.Tensor:
+    """The cross entropy of segmentation_loss, without losses over regions."""
+    weights = pixel_weights(label, options)
+    total = _cross_entropy(logits, label, weights, options.label_smoothing)
     return total / count.where(count > 0, 1)
 
 

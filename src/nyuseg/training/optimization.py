@@ -9,7 +9,8 @@ from torch import nn
 from nyuseg.config.sections import Compute, Train
 from nyuseg.dataloading.inputs import Sample
 from nyuseg.models.activation_checkpointing import recompute_blocks
-from nyuseg.models.device import autocast, autocast_dtype
+from nyuseg.models.auxiliary_head import AuxiliaryHead
+from nyuseg.models.device import autocast, autocast_dtype, to_device
 from nyuseg.models.encoder_layers import layer_depths
 from nyuseg.models.network import MultiTaskNet
 from nyuseg.training.losses import multitask_loss, valid_pixels
@@ -34,6 +35,9 @@ class TrainingStep:
         self.model = model
         if compute.checkpointing:
             recompute_blocks(model.encoder)
+        if options.aux_loss:
+            head = AuxiliaryHead(model.encoder.out_channels[-2])
+            model.auxiliary_head = to_device(head, device)
         # The compiled function stands beside the model: names of weights and inference stay.
         self.forward = torch.compile(model) if compute.compile else model
         self.optimizer = torch.optim.AdamW(parameter_groups(model, options), options.lr, fused=True)
