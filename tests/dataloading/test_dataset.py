@@ -17,6 +17,7 @@ from nyuseg.data.frames import FrameFolder, frame_path, write_png
 from nyuseg.dataloading.dataset import EpochSampler, PredictionSet, TrainingSet, mix_seed
 from nyuseg.dataloading.inputs import network_images, training_inputs
 from nyuseg.dataloading.loader import collate
+from nyuseg.models.normalisation import resolve_normalisation
 from nyuseg.utils.errors import UserError
 
 STILL = {"flip": 0, "shift": 0, "scale": 0, "rotate": 0}
@@ -26,7 +27,8 @@ TinyFolder = Callable[..., list[str]]
 
 def small_config(**data: object) -> Config:
     options = {"size": [32, 48], "channels": ["rgb", "inverse_depth"]} | data
-    return parse_config({"name": "tiny", "data": options, "augment": STRONG}, "test")
+    given = {"name": "tiny", "data": options, "augment": STRONG}
+    return resolve_normalisation(parse_config(given, "test"))
 
 
 def training_set(tiny_folder: TinyFolder, root: Path, **data: object) -> TrainingSet:

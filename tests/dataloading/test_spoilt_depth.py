@@ -16,6 +16,7 @@ from nyuseg.dataloading.augmentation import Augmentation
 from nyuseg.dataloading.dataset import TrainingSet
 from nyuseg.dataloading.inputs import training_inputs
 from nyuseg.dataloading.loader import collate
+from nyuseg.models.normalisation import resolve_normalisation
 
 STILL = {"flip": 0, "shift": 0, "scale": 0, "rotate": 0}
 SIZE = (64, 96)
@@ -100,7 +101,8 @@ def test_the_network_sees_it_and_the_depth_head_learns_what_was_measured(
         "data": {"size": SIZE, "channels": channels},
         "augment": {"depth_holes": 1, "depth_noise": 2},
     }
-    samples = TrainingSet(FrameFolder(tmp_path, "train"), ids, parse_config(given, "test"), 0)
+    config = resolve_normalisation(parse_config(given, "test"))
+    samples = TrainingSet(FrameFolder(tmp_path, "train"), ids, config, 0)
     sample = samples[0, 1]
     arrays = [values for values in sample.values() if isinstance(values, np.ndarray)]
     assert samples.sample_bytes == sum(values.nbytes for values in arrays)

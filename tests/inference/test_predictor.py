@@ -17,12 +17,19 @@ from nyuseg.inference.ensemble import Ensemble
 from nyuseg.inference.grid import to_mask
 from nyuseg.inference.predictor import Predictor
 from nyuseg.models.network import build_model
+from nyuseg.models.normalisation import resolve_normalisation
 from nyuseg.utils.errors import UserError
 
 CPU = torch.device("cpu")
 COMPUTE = {"precision": "fp32", "workers": 0}
 BASE = {"name": "test", "data": {"size": [32, 64]}, "compute": COMPUTE}
-CONFIG = parse_config(BASE, "test")
+
+
+def configured(values: dict) -> Config:
+    return resolve_normalisation(parse_config(values, "test"))
+
+
+CONFIG = configured(BASE)
 
 
 class Lopsided(nn.Module):
@@ -76,7 +83,7 @@ def test_probabilities_not_logits_are_averaged_over_folds_and_views() -> None:
 
 
 def test_a_flipped_view_keeps_the_coordinate_channels() -> None:
-    config = parse_config({**BASE, "data": {"size": [32, 64], "channels": ["rgb", "xy"]}}, "test")
+    config = configured({**BASE, "data": {"size": [32, 64], "channels": ["rgb", "xy"]}})
     seen = []
 
     class Spy(nn.Module):
@@ -110,7 +117,7 @@ def test_answers_do_not_depend_on_batches_or_workers(tmp_path: Path, workers: in
     results = []
     for batch_size in (1, 6):  # Of three images, as each has two views.
         compute = {**COMPUTE, "workers": workers, "predict_batch_size": batch_size}
-        config = parse_config({**BASE, "model": options, "compute": compute}, "test")
+        config = configured({**BASE, "model": options, "compute": compute})
         torch.manual_seed(0)
         predictor = Predictor(
             [Ensemble([build_model(config.model, config.data)], config, CPU, tta=True)]
@@ -126,7 +133,7 @@ def test_answers_do_not_depend_on_batches_or_workers(tmp_path: Path, workers: in
 
 def test_two_devices_give_the_answer_of_one_in_order(tmp_path: Path) -> None:
     ids = write_frames(tmp_path, [(32, 64)] * 7)
-    config = parse_config({**BASE, "compute": {**COMPUTE, "predict_batch_size": 2}}, "test")
+    config = configured({**BASE, "compute": {**COMPUTE, "predict_batch_size": 2}})
     source = FrameFolder(tmp_path, "test")
     models, threads = [Lopsided(1), Lopsided(2)], torch.get_num_threads()
     one = list(Predictor([Ensemble(models, config, CPU, tta=True)]).predict(source, ids))
@@ -154,7 +161,7 @@ def test_an_overflow_in_half_precision_is_predicted_again_in_float32() -> None:
                 output["logits"] = output["logits"] * float("inf")
             return output
 
-    config = parse_config({**BASE, "compute": {**COMPUTE, "precision": "auto"}}, "test")
+    config = configured({**BASE, "compute": {**COMPUTE, "precision": "auto"}})
     probabilities, _ = Ensemble([Overflowing(1)], config, CPU)(IMAGES)
     assert torch.isfinite(probabilities).all()
 
@@ -212,7 +219,7 @@ def test_another_error_of_the_network_is_not_taken_for_lack_of_memory() -> None:
 def test_reading_predicting_and_the_callers_work_overlap(tmp_path: Path) -> None:
     """While the caller holds the first answer, the next batch is predicted and one more read."""
     ids = write_frames(tmp_path, [(32, 64)] * 4)
-    config = parse_config({**BASE, "compute": {**COMPUTE, "predict_batch_size": 1}}, "test")
+    config = configured({**BASE, "compute": {**COMPUTE, "predict_batch_size": 1}})
     source = FrameFolder(tmp_path, "test")
     predicted = [threading.Event() for _ in ids]
 
@@ -256,7 +263,7 @@ def test_a_mask_is_made_once_when_it_is_asked_for(tmp_path: Path, monkeypatch) -
 
 def test_workers_are_kept_for_the_same_frames(tmp_path: Path) -> None:
     ids, source = write_frames(tmp_path, [(32, 64)] * 4), FrameFolder(tmp_path, "test")
-    config = parse_config({**BASE, "compute": {**COMPUTE, "workers": 1}}, "test")
+    config = configured({**BASE, "compute": {**COMPUTE, "workers": 1}})
     predictor = Predictor([Ensemble([Lopsided(1)], config, CPU)])
     seen = []
     for some in (ids, list(ids), ids[:3]):
@@ -275,7 +282,7 @@ def test_a_batch_read_by_itself_is_answered_alike(tmp_path: Path) -> None:
 
 
 def with_views(*views: dict) -> Config:
-    return parse_config({**BASE, "tta": {"views": [{}, *views]}}, "test")
+    return configured({**BASE, "tta": {"views": [{}, *views]}})
 
 
 class Placed(nn.Module):
@@ -334,12 +341,12 @@ def test_views_are_named_and_the_first_is_the_identity() -> None:
     assert predictor.view_names == names
     for views in ([{"flip": True}], [], [{}, {"weight": 2}]):
         with pytest.raises(UserError, match="first view must be the identity"):
-            parse_config({**BASE, "tta": {"views": views}}, "test")
+            configured({**BASE, "tta": {"views": views}})
 
 
 def test_a_blend_is_the_weighted_mean_of_its_members(tmp_path: Path) -> None:
     ids = write_frames(tmp_path, [(32, 64), (40, 64), (32, 50)])
-    colour = parse_config({**BASE, "data": {"size": [32, 64], "channels": ["rgb", "xy"]}}, "test")
+    colour = configured({**BASE, "data": {"size": [32, 64], "channels": ["rgb", "xy"]}})
 
     class FiveChannels(Placed):
         def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -365,7 +372,7 @@ def test_a_blend_is_the_weighted_mean_of_its_members(tmp_path: Path) -> None:
 def test_each_member_can_be_asked_for_its_own_answer(tmp_path: Path) -> None:
     """On the grid of the largest; their weighted mean is what `predict` gives."""
     ids, source = write_frames(tmp_path, [(40, 64), (7, 90)]), FrameFolder(tmp_path, "test")
-    large = parse_config({**BASE, "data": {"size": [64, 96]}}, "test")
+    large = configured({**BASE, "data": {"size": [64, 96]}})
     one = Ensemble([Placed(1)], CONFIG, CPU, weight=0.2)
     two = Ensemble([Placed(2)], large, CPU, weight=0.6)
     predictor, alone = Predictor([one, two]), Predictor([two])
@@ -384,7 +391,7 @@ def test_each_member_can_be_asked_for_its_own_answer(tmp_path: Path) -> None:
 
 def test_members_of_another_input_size_are_brought_to_the_largest(tmp_path: Path) -> None:
     ids = write_frames(tmp_path, [(32, 64), (60, 64)])
-    large = parse_config({**BASE, "data": {"size": [64, 96]}}, "test")
+    large = configured({**BASE, "data": {"size": [64, 96]}})
 
     class Sided(nn.Module):
         """Sure of class 5 in the left half of a frame, of `right` in the other."""

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from printed import read_table
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sklearn.metrics import jaccard_score
 
 import infer
@@ -635,3 +636,39 @@ def test_mistakes_are_one_line_from_any_directory(tmp_path, command, message) ->
     lines = done.stderr.splitlines()
     assert (done.returncode, len(lines)) == (1, 1), done.stderr
     assert lines[0].startswith("error: ") and message in lines[0]
+
+
+def test_a_transformer_keeps_what_its_weights_were_normalised_by(data, tmp_path, capsys) -> None:
+    path = tmp_path / "vit.safetensors"
+    save_file(timm.create_model("test_vit").state_dict(), path)
+    changes = {
+        "model.encoder": "tu-test_vit",
+        "model.decoder": "dpt",
+        "model.encoder_weights": path,
+        "model.drop_path": 0.1,
+        "data.size": "[32,64]",
+        "data.mean": "null",
+        "data.std": "null",
+        "train.epochs": 1,
+        "train.layer_decay": 0.7,
+        "train.decay_all": "false",
+    }
+    options = [f"--set={key}={value}" for key, value in changes.items()]
+    folder = train(data, tmp_path / "oof", "all", *options)
+    kept = load_config(folder / "config.yaml").data
+    assert kept.mean == kept.std == (0.5, 0.5, 0.5)  # timm's record of these weights.
+    assert "warning" not in capsys.readouterr().out
+    path.unlink()  # What predicts needs neither these weights nor the record.
+    predict(folder.parent, tmp_path / "submissions", "--tta")
+    train(data, folder.parent, "all", *options)
+    assert capsys.readouterr().out.count("already finished") == 2
+    with pytest.raises(UserError, match=r"data\.mean was \(0\.5, 0\.5, 0\.5\), now \(0\.4"):
+        train(data, folder.parent, "all", *options, "--set=data.mean=[0.4,0.4,0.4]")
+
+
+def test_a_file_and_another_normalisation_are_told(data, tmp_path, capsys) -> None:
+    path = tmp_path / "resnet.safetensors"
+    save_file(timm.create_model("test_resnet").state_dict(), path)
+    options = [f"--set=model.encoder_weights={path}", "--set=train.epochs=1"]
+    train(data, tmp_path / "oof", "0", *options)
+    assert "warning: data.mean=[0.525,0.443,0.4]" in capsys.readouterr().out

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from nyuseg.config.values import Channel, DepthUnit, Section, TextOrNull
+from nyuseg.config.values import Channel, Colour, DepthUnit, Section, TextOrNull
 
 
 def _width(channel: str) -> int:
@@ -25,11 +25,13 @@ class Data(Section):
     channels: tuple[Channel, ...] = ("rgb", "inverse_depth")
     """Input channels, rgb first; xy are the pixel's two coordinates, 0 to 1."""
 
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Mean of red, green and blue, in 0 to 1. The default is ImageNet's."""
+    mean: Colour | None = None
+    """Mean of red, green and blue, in 0 to 1. null: what the encoder's pretrained weights were
+    trained with, by timm's record; ImageNet's without such weights or record. Training keeps the
+    numbers."""
 
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """Standard deviation of red, green and blue, above 0. The default is ImageNet's."""
+    std: Colour | None = None
+    """Standard deviation of red, green and blue, above 0. null: like data.mean."""
 
     depth_unit: DepthUnit = "mm"
     """What depth files count: millimetres, SUN RGB-D's rotated bits, or so many millimetres a
@@ -47,8 +49,8 @@ class Data(Section):
 
     @field_validator("std")
     @classmethod
-    def _positive(cls, std: tuple[float, float, float]) -> tuple[float, float, float]:
-        if min(std) <= 0:
+    def _positive(cls, std: Colour | None) -> Colour | None:
+        if std is not None and min(std) <= 0:
             raise ValueError("must be above 0")
         return std
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 STRIDE = 4
 
 Channel = Literal["rgb", "inverse_depth", "linear_depth", "log_depth", "xy"]
+Colour = tuple[float, float, float]
 
 
 class Section(BaseModel):

@@ -82,6 +82,7 @@ def network_input(image: torch.Tensor, depth: torch.Tensor | None, data: Data) -
     place = 0
     for channel in data.channels:
         if channel == "rgb":
+            assert data.mean is not None and data.std is not None  # Training has put them there.
             for k in range(3):
                 table = _colour_table(data.mean[k], data.std[k], image.device)
                 planes[..., k] = _look_up(table, image[..., k].int())

@@ -11,6 +11,7 @@ from nyuseg.inference.tta import scaled_size
 from nyuseg.models.device import pick_device, require_compiler
 from nyuseg.models.encoder_layers import layer_depths
 from nyuseg.models.network import build_model, network_fault
+from nyuseg.models.normalisation import require_normalisation
 from nyuseg.utils.errors import UserError
 
 # How timm and segmentation-models-pytorch say that there is no such encoder.
@@ -21,6 +22,7 @@ DECODERS = get_args(Model.model_fields["decoder"].annotation)
 def require_possible(config: Config) -> None:
     """Raise UserError when this configuration can be trained on no data, on this machine."""
     require_network(config)
+    require_normalisation(config)
     if config.train.layer_decay != 1:
         _require_layers(config)
     if config.compute.compile:

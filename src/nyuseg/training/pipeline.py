@@ -14,6 +14,7 @@ from nyuseg.evaluation.validation import require_labels
 from nyuseg.experiment.creation import create_experiment
 from nyuseg.experiment.folder import Experiment
 from nyuseg.models.device import environment, pick_device
+from nyuseg.models.normalisation import normalisation_fault, resolve_normalisation
 from nyuseg.models.release import check_release
 from nyuseg.training.disk_space import require_space
 from nyuseg.training.fold import FoldTrainer, training_ids
@@ -33,11 +34,14 @@ def train(config: Config, folds: list[Fold], root: Path, oof: Path, fresh: bool)
     if fresh and full and len(numbered) < config.folds.count:
         raise UserError(f"--fresh begins all folds anew, too: use --fold all,{','.join(full)}")
     device = pick_device()
+    config = resolve_normalisation(config)
     experiment = create_experiment(config, root, oof, fresh)
     facts = environment(device, config.compute.precision)
     print(f"{config.name}: {facts['device']}, {facts['precision']}, data {root}")
     if experiment.notice:
         print(f"!! {experiment.notice} !!")
+    if fault := normalisation_fault(config):
+        print(f"warning: {fault}")
     todo = [fold for fold in folds if not experiment.is_finished(fold)]
     if set(full) & set(todo):
         require_folds(experiment, before=numbered)
