@@ -10,7 +10,7 @@ import pytest
 from manifests import make_manifest
 from printed import read_table
 
-from nyuseg.config.sections import Submission
+from nyuseg.config.prediction import Submission
 from nyuseg.data.frames import encode_png, write_png
 from nyuseg.evaluation.leaderboard import score_submission, score_table
 from nyuseg.submission.formats import FILES, digest, make_writer, parse_formats, read_masks, verify

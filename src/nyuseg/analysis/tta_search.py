@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from nyuseg.config.prediction import View
 from nyuseg.config.schema import Config
-from nyuseg.config.sections import View
 from nyuseg.data.frames import frame_path, read_label
 from nyuseg.dataloading.dataset import Source
 from nyuseg.evaluation.bootstrap import difference

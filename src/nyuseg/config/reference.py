@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from nyuseg.config.prediction import View
 from nyuseg.config.schema import FREE, Config
-from nyuseg.config.sections import View
 
 HEAD = """\
 # Every setting

@@ -3,16 +3,8 @@
 from pydantic import Field, model_validator
 
 from nyuseg.config.augment import Augment
-from nyuseg.config.sections import (
-    Compute,
-    Data,
-    Folds,
-    Model,
-    Predict,
-    Submission,
-    Train,
-    Tta,
-)
+from nyuseg.config.prediction import Predict, Submission, Tta
+from nyuseg.config.sections import Compute, Data, Folds, Model, Train
 from nyuseg.config.values import Section
 
 # What may change after training, sections and a key: how it is computed and written, how often.

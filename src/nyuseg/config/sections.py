@@ -215,33 +215,6 @@ class Folds(Section):
     differ in their random numbers alone."""
 
 
-class View(Section):
-    """A test-time view: mirrored, scaled or both."""
-
-    flip: bool = False
-    """Whether the image is mirrored."""
-
-    scale: float = Field(1, ge=0.25, le=4)
-    """Size of the image, as a multiple of the input's."""
-
-    weight: float = Field(1, gt=0)
-    """Its weight in the mean over all views."""
-
-    @property
-    def name(self) -> str:
-        """identity, horizontal_flip, scale_0.75 or scale_0.75_horizontal_flip."""
-        parts = [f"scale_{self.scale:g}"] * (self.scale != 1) + ["horizontal_flip"] * self.flip
-        return "_".join(parts) or "identity"
-
-
-class Predict(Section):
-    """What of a trained fold predicts."""
-
-    checkpoint: Literal["best", "last", "ema", "mean"] = "best"
-    """The best epoch (chosen on the images that it is then scored on), the last one, or an average
-    of the weights that train.ema or train.mean_last keeps."""
-
-
 class Compute(Section):
     """How it is computed. The result stays the same, up to rounding."""
 
@@ -270,32 +243,3 @@ class Compute(Section):
     predict_batch_size: int | None = Field(None, ge=1)
     """Images predicted at once, each view counting as one; halved when they do not fit. null: 16 on
     a GPU, one image in all its views on a processor."""
-
-
-class Tta(Section):
-    """Test-time augmentation, which --tta switches on."""
-
-    views: tuple[View, ...] = (View(), View(flip=True))
-    """What --tta averages over. The first is the image as it is, {}, and alone predicts without
-    --tta and out-of-fold."""
-
-    @field_validator("views")
-    @classmethod
-    def _identity_first(cls, views: tuple[View, ...]) -> tuple[View, ...]:
-        names = [view.name for view in views]
-        if names[:1] != ["identity"] or len(set(names)) != len(names):
-            raise ValueError("the first view must be the identity, {}, and none may occur twice")
-        return views
-
-
-class Submission(Section):
-    """How a run-length submission is written."""
-
-    order: Literal["column", "row"] = "column"
-    """In which order pixels are numbered."""
-
-    base: int = Field(1, ge=0, le=1)
-    """Number of the first pixel."""
-
-    empty: str = ""
-    """What stands for a class without a pixel."""

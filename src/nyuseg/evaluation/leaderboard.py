@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from nyuseg.config.sections import Submission
+from nyuseg.config.prediction import Submission
 from nyuseg.data.classes import CLASS_NAMES, NUM_CLASSES
 from nyuseg.data.fold_names import is_full
 from nyuseg.data.folds import shorten_notice

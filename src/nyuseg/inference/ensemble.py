@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from nyuseg.config.prediction import View
 from nyuseg.config.schema import Config
-from nyuseg.config.sections import View
 from nyuseg.config.values import STRIDE
 from nyuseg.inference.tta import augment, deaugment
 from nyuseg.models.device import autocast, free_memory, is_out_of_memory, to_device

@@ -5,8 +5,9 @@ from typing import get_args
 
 import torch
 
+from nyuseg.config.prediction import View
 from nyuseg.config.schema import Config
-from nyuseg.config.sections import Model, View
+from nyuseg.config.sections import Model
 from nyuseg.inference.tta import scaled_size
 from nyuseg.models.device import pick_device, require_compiler
 from nyuseg.models.encoder_layers import layer_depths

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from ttach import functional
 
-from nyuseg.config.sections import View
+from nyuseg.config.prediction import View
 
 # Sizes of scaled inputs are multiples of it: what the deepest encoder divides by.
 STEP = 32

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from nyuseg.config.sections import Submission
+from nyuseg.config.prediction import Submission
 from nyuseg.data.classes import NUM_CLASSES
 from nyuseg.data.frames import encode_png
 from nyuseg.data.integrity import image_sizes

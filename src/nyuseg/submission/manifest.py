@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nyuseg.config.sections import Submission
+from nyuseg.config.prediction import Submission
 from nyuseg.config.values import DepthUnit
 from nyuseg.experiment.records import Scores
 from nyuseg.utils.records import Record
