@@ -20,13 +20,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--owner", required=True, help="your user name on Kaggle")
     parser.add_argument("--experiment", default="exp060", help="its folder below --oof")
     parser.add_argument("--fold", default="all", help="0..4, 3, all (default), full, all,full")
-    parser.add_argument("--no-tta", action="store_true", help="only the identity view")
+    parser.add_argument("--no-tta", dest="tta", action="store_false", help="only the identity view")
     parser.add_argument("--format", default="npy,rle,png", help="files that the kernel writes")
     parser.add_argument("--precision", choices=["half", "fp32"], default="half", help="of weights")
     parser.add_argument("--competition", metavar="SLUG", help="whose data the kernel mounts")
     parser.add_argument("--type", choices=["notebook", "script"], default="notebook")
     parser.add_argument("--budget-hours", type=float, default=8.5, help="default 8.5")
     parser.add_argument("--title", help="of the kernel, before ' kernel'; default: the experiment")
+    parser.add_argument("--licence", action="append", default=[], metavar="FILE", help="of weights")
     parser.add_argument("--push", action="store_true", help="upload with Kaggle's own client")
     parser.add_argument("--submit", type=int, metavar="VERSION", help="submit a finished version")
     parser.add_argument("--output", default=str(PROJECT / "kaggle_kernel"), metavar="DIR")
@@ -53,9 +54,8 @@ def package(options: Namespace) -> None:
 
     experiment = open_experiment(options.experiment, Path(options.oof))
     folds = parse_folds(options.fold, experiment.config.folds)
-    formats, tta = parse_formats(options.format), not options.no_tta
-    rest = (options.type, options.budget_hours, options.title)
-    of_user = (options.owner, folds, tta, formats, options.precision, options.competition)
+    of_user = (options.owner, folds, options.tta, parse_formats(options.format), options.precision)
+    rest = (options.competition, options.type, options.budget_hours, options.title, options.licence)
     facts = build(experiment, Options(*of_user, *rest), folder := Path(options.output))
     size = sum(path.stat().st_size for path in (folder / "dataset").iterdir()) / 1e6
     print(f"data set: {size:.1f} MB, version {facts.fingerprint[:12]}, {options.precision}")

@@ -24,7 +24,8 @@ KERNEL_FILE = "kernel-metadata.json"
 # The licence 'other' means: as specified here.
 DESCRIPTION = (
     "Weights, configuration and library of nyuseg, for a kernel without internet. The code is "
-    "under the licences in its wheels; the terms of the training data hold for the weights."
+    "under the licences in its wheels; for the weights hold the terms of the training data and of "
+    "the weights that training began with, of which a file LICENSE-... holds the text."
 )
 # docs/datasets_metadata.md of the client; it passes any other name on (MIT is not one of them).
 LICENSES = (

@@ -11,6 +11,7 @@ from nyuseg.data.fold_names import Fold, uncovered
 from nyuseg.experiment.folder import Experiment
 from nyuseg.inference.loading import load_predictor
 from nyuseg.kaggle.kernel import CONFIG
+from nyuseg.kaggle.licences import licence_texts
 from nyuseg.kaggle.metadata import (
     DATASET_FILE,
     KERNEL_FILE,
@@ -36,7 +37,10 @@ EXTRA_WHEELS = ("segmentation-models-pytorch", "ttach")
 
 @dataclass(frozen=True)
 class Options:
-    """What the user chose; precision `half` stores the weights in 2 bytes, `fp32` in 4."""
+    """What the user chose; precision `half` stores the weights in 2 bytes, `fp32` in 4.
+
+    licences: paths of files with the texts that go with the weights, see licence_texts.
+    """
 
     owner: str
     folds: list[Fold]
@@ -47,13 +51,15 @@ class Options:
     kernel_type: Literal["notebook", "script"]
     budget_hours: float
     title: str
+    licences: list[str]
 
 
 def build(experiment: Experiment, options: Options, folder: Path) -> PackageRecord:
     """Write folder/dataset and folder/kernel; returns the package's manifest.
 
     Raises UserError, before anything is written, for metadata that Kaggle would refuse, for folds
-    that are missing or do not belong to the experiment, and for a notebook without nbformat.
+    that are missing or do not belong to the experiment, for a licence as licence_texts, and for a
+    notebook without nbformat.
     """
     if not 0 < options.budget_hours <= 12:  # Kaggle's longest session; NaN is refused too.
         raise UserError(f"--budget-hours {options.budget_hours}: must be above 0, at most 12")
@@ -66,11 +72,14 @@ def build(experiment: Experiment, options: Options, folder: Path) -> PackageReco
     kernel_meta = kernel_metadata(options.owner, title, source, kind, data_id, competition)
     if kind == "notebook":
         import_nbformat()
+    texts = licence_texts(experiment, [*map(Path, options.licences)])
     # Checks that they belong together.
     _, hashes = load_predictor(experiment, options.folds, torch.device("cpu"), options.tta)
     if uncovered(options.folds):
         print(uncovered(options.folds))
     with only_writer(folder / "dataset"), atomic_folder(folder / "dataset", DATASET_FILE) as inside:
+        for name, content in texts.items():
+            write_bytes(inside / name, content)
         facts = _write_package(experiment, options, hashes, inside)
         data_meta.write(inside / DATASET_FILE)
     with only_writer(folder / "kernel"), atomic_folder(folder / "kernel", KERNEL_FILE) as inside:

@@ -14,6 +14,7 @@ from nyuseg.evaluation.validation import require_labels
 from nyuseg.experiment.creation import create_experiment
 from nyuseg.experiment.folder import Experiment
 from nyuseg.models.device import environment, pick_device
+from nyuseg.models.licences import licence_fault
 from nyuseg.models.normalisation import normalisation_fault, resolve_normalisation
 from nyuseg.models.release import check_release
 from nyuseg.training.disk_space import require_space
@@ -40,8 +41,9 @@ def train(config: Config, folds: list[Fold], root: Path, oof: Path, fresh: bool)
     print(f"{config.name}: {facts['device']}, {facts['precision']}, data {root}")
     if experiment.notice:
         print(f"!! {experiment.notice} !!")
-    if fault := normalisation_fault(config):
-        print(f"warning: {fault}")
+    for fault in (normalisation_fault(config), licence_fault(config.model)):
+        if fault:
+            print(f"warning: {fault}")
     todo = [fold for fold in folds if not experiment.is_finished(fold)]
     if set(full) & set(todo):
         require_folds(experiment, before=numbered)
