@@ -19,6 +19,7 @@ DECODERS = ("deeplabv3plus", "fpn", "upernet", "unet")
 ENCODERS = ("resnet18", "tu-test_resnet", "tu-test_efficientnet", "tu-test_convnext", "mit_b0")
 PAIRS = [(encoder, decoder) for encoder in ENCODERS for decoder in DECODERS]
 PAIRS += [("tu-pvt_v2_b0", decoder) for decoder in DECODERS[1:]]
+PAIRS += [("tu-test_vit", "dpt"), ("tu-test_vit3", "dpt")]  # Plain transformers.
 SIZE = (32, 96)
 
 

@@ -100,3 +100,17 @@ def test_an_encoder_without_layers_is_told_before_training(encoder: str) -> None
         require_possible(wish(encoder, "fpn", layer_decay=0.8))
     assert "\n" not in str(caught.value)
     require_possible(wish(encoder, "fpn", encoder_lr=0.1))
+
+
+def test_tokens_and_positions_do_not_decay() -> None:
+    model = network("tu-test_vit3", "dpt")
+    names = {id(one): name for name, one in model.named_parameters()}
+    groups = parameter_groups(model, Train(layer_decay=0.7, weight_decay=0.3, decay_all=False))
+    free = {
+        names[id(one)].removeprefix("encoder.model.")
+        for group in groups
+        for one in group["params"]
+        if group["weight_decay"] == 0
+    }
+    assert {"reg_token", "pos_embed", "blocks.0.ls1.gamma", "blocks.8.attn.qkv.bias"} <= free
+    assert not free & {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight"}

@@ -106,8 +106,8 @@ class Model(Section):
     (stochastic depth). null: as timm builds the encoder, for nearly all 0."""
 
     encoder_weights: TextOrNull = "imagenet"
-    """Weights that the encoder starts from: imagenet, the path of a local file, or null for random
-    ones."""
+    """Weights that the encoder starts from: imagenet (timm's: those that the name means, of
+    whatever data), the path of a local file, or null for random ones."""
 
     input_init: Literal["smp", "zeros", "mean"] = "smp"
     """First filters of the channels beyond RGB: the RGB filters in turn, all scaled by 3/channels

@@ -250,11 +250,11 @@ def _build_network(options: Model, data: Data, imagenet: bool) -> smp.base.Segme
     except MemoryError:
         raise
     except Exception as error:
-        if imagenet:
+        if imagenet and not isinstance(error, UserError):
             raise UserError(
-                f"model.encoder_weights: the ImageNet weights of {encoder} {download_fault(error)}"
-                ", or --set model.encoder_weights=FILE with a copy of them, or =null to train from "
-                "random weights"
+                f"model.encoder_weights: the pretrained weights of {encoder} "
+                f"{download_fault(error)}, or --set model.encoder_weights=FILE with a copy of "
+                "them, or =null to train from random weights"
             ) from None
         raise UserError(
             f"model.encoder: {encoder} with {options.decoder}: {fault_reason(error)}"

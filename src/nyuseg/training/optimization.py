@@ -17,8 +17,9 @@ from nyuseg.training.losses import multitask_loss, valid_pixels
 from nyuseg.training.weight_averages import Averages
 
 # What timm's transformers spare from the weight decay, also where only their features are built
-# and nothing is left that would say so.
-SPARED = ("relative_position_bias_table", "logit_scale", "cpb_mlp", "pos_embed", "cls_token")
+# and nothing is left that would say so; registers, which are tokens as well, timm forgets.
+POSITIONS = ("relative_position_bias_table", "logit_scale", "cpb_mlp", "pos_embed")
+SPARED = (*POSITIONS, "cls_token", "reg_token")
 
 
 class TrainingStep:
