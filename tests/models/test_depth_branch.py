@@ -191,3 +191,11 @@ def test_the_branch_learns_at_the_full_rate_beside_a_slower_encoder() -> None:
     rates = {id(one): group["lr_scale"] for group in groups for one in group["params"]}
     assert {rates[id(one)] for one in network.depth_branch.parameters()} == {1.0}
     assert {rates[id(one)] for one in network.encoder.parameters()} == {0.1}
+
+
+def test_gates_are_spared_from_the_weight_decay_as_vectors_are() -> None:
+    branch = built(fusion="branch")
+    groups = parameter_groups(branch, Train(decay_all=False, weight_decay=0.3))
+    decays = {id(one): group["weight_decay"] for group in groups for one in group["params"]}
+    assert {decays[id(gate)] for gate in branch.depth_branch.gates} == {0}
+    assert {decays[id(one.weight)] for one in branch.depth_branch.projections} == {0.3}

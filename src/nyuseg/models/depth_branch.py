@@ -35,6 +35,10 @@ class DepthBranch(nn.Module):
         )
         self.gates = nn.ParameterList(torch.zeros(level.channels, 1, 1) for level in levels)
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of what train.decay_all=false spares besides vectors, as timm's networks say it."""
+        return {f"gates.{number}" for number in range(len(self.gates))}
+
     def forward(
         self, features: Sequence[torch.Tensor], channels: torch.Tensor
     ) -> list[torch.Tensor]:
