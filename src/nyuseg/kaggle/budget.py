@@ -13,7 +13,7 @@ PLANNED = 0.9
 
 
 class Budget:
-    """Watches the pace; drops the flipped view first, then folds from the last, and says so.
+    """Watches the pace; drops the flipped view first, then networks from the last, and says so.
 
     seconds: from now until the last image must be predicted. `dropped` records what was dropped
     at which image, for the manifest: images before it keep the fuller mean.
@@ -64,7 +64,7 @@ class Budget:
         self.dropped.append(Dropped(image=done, models=level[0], views=level[1]))
         print(
             f"!! too slow for the budget: {rest} images at {pace:.2f} s, {max(0, left):.0f} s are "
-            f"left; from image {done} on {level[0]} of {models} folds and {level[1]} of {views} "
+            f"left; from image {done} on {level[0]} of {models} networks and {level[1]} of {views} "
             "views !!",
             flush=True,
         )

@@ -178,7 +178,7 @@ def announce(predictor: Predictor, source: FrameFolder, ids: list[str]) -> float
     minutes, members = pace * len(ids) / 60, len(predictor.ensembles)
     blended = f"{members} experiments x " if members > 1 else ""
     print(
-        f"{blended}{predictor.model_count} folds x {predictor.view_count} views on "
+        f"{blended}{predictor.model_count} networks x {predictor.view_count} views on "
         f"{len(devices)} device(s): about {minutes:.1f} minutes, {memory or cpu}",
         flush=True,
     )
