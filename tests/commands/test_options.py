@@ -19,6 +19,7 @@ package_kernel.py --owner OWNER [--experiment EXPERIMENT] [--fold FOLD] [--no-tt
   [--format FORMAT] [--precision {half,fp32}] [--competition SLUG] [--type {notebook,script}]
   [--budget-hours BUDGET_HOURS] [--title TITLE] [--licence FILE] [--push]
   [--submit VERSION] [--output DIR] [--oof DIR]
+plan.py [--config CONFIG [CONFIG ...]] [--device DEVICE] [--set KEY=VALUE]
 prepare_data.py demo [--output DIR] [--seed SEED]
 prepare_data.py nyuv2 --mat MAT [--output DIR] [--raw-depth]
 prepare_data.py check [--input DIR] [--config CONFIG] [--set KEY=VALUE]

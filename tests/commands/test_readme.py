@@ -103,8 +103,12 @@ def configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("said", [said for said, words in SAID.items() if words[0][:4] == "src/"])
 def test_a_command_is_understood(said: str, configs: Path, monkeypatch) -> None:
     options = parsed(monkeypatch, SAID[said])
-    config = Path(getattr(options, "config", "exp060.yaml")).name
-    load_config(configs / config, getattr(options, "overrides", []))
+    given = getattr(options, "config", "exp060.yaml")
+    names = [Path(name).name for name in (given if isinstance(given, list) else [given])]
+    found = [path for name in names for path in configs.glob(name)]
+    assert len(found) >= len(names)
+    for path in found:
+        load_config(path, getattr(options, "overrides", []))
 
 
 def test_benchmarks_have_the_options_that_are_named() -> None:

@@ -3,26 +3,20 @@
 import shutil
 from pathlib import Path
 
-import torch
-
 from nyuseg.data.fold_names import Fold
 from nyuseg.data.frame_cache import cache_bytes, cache_folder
 from nyuseg.experiment.fold_files import fold_bytes
 from nyuseg.experiment.folder import Experiment
 from nyuseg.experiment.training_data import cache_parent
-from nyuseg.models.network import build_model
+from nyuseg.models.skeleton import build_skeleton
 from nyuseg.utils.errors import UserError
 
 
 def required_bytes(experiment: Experiment, folds: list[Fold]) -> int:
     """Bytes that training these folds will add to the disk at most, masks included."""
     config = experiment.config
-    try:
-        with torch.device("meta"):  # Shapes alone: no memory, no weights.
-            state = build_model(config.model, config.data, pretrained=False).state_dict()
-    except (UserError, RuntimeError):  # Some encoders compute while they are built.
-        state = build_model(config.model, config.data, pretrained=False).state_dict()
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    state = build_skeleton(config.model, config.data).state_dict()
+    weights = sum(tensor.nbytes for tensor in state.values())
     images = sum(len(experiment.ids(fold, held_out=True)) for fold in folds)
     averages = sum(wish is not None for wish in (config.train.ema, config.train.mean_last))
     needed = fold_bytes(len(folds), weights, averages, images, config.data.size)
