@@ -109,3 +109,10 @@ def test_a_device_is_found_by_its_name() -> None:
     assert find_card("cpu").speed("auto") > 1e8
     with pytest.raises(UserError, match=r"--device k80: expected t4, p100, .* or cpu"):
         find_card("k80")
+
+
+def test_an_auxiliary_head_is_trained_but_does_not_predict() -> None:
+    plain, helped = (make_plan(make_config(*given), CARD) for given in ((), ("train.aux_loss=.4",)))
+    assert helped.training_bytes > plain.training_bytes
+    assert helped.parameters == plain.parameters
+    assert helped.prediction_bytes == plain.prediction_bytes

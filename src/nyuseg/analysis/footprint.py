@@ -23,12 +23,12 @@ from nyuseg.config.augment import Augment
 from nyuseg.config.schema import Config
 from nyuseg.config.sections import Compute, Folds, Train
 from nyuseg.data.classes import NUM_CLASSES
-from nyuseg.models.activation_checkpointing import recompute_blocks
 from nyuseg.models.atrous import AtrousDepthwise
 from nyuseg.models.depthwise import InFloat32
 from nyuseg.models.network import MultiTaskNet
 from nyuseg.models.skeleton import build_skeleton
 from nyuseg.training.losses import multitask_loss
+from nyuseg.training.optimization import fit_for_training
 
 Size = tuple[int, int]
 # What a processor computes in a way of its own, and what autocast leaves in float32 on a GPU
@@ -85,9 +85,7 @@ def training_peak(
     of a network that has no blocks.
     """
     options = config.train.model_copy(update={"lovasz": 0.0})
-    with _fake_network(config, gpu) as network:
-        if checkpointing:
-            recompute_blocks(network.encoder)
+    with _faked(training_skeleton(config, checkpointing), gpu) as network:
         for parameter in network.parameters() if held else ():
             parameter.grad = torch.empty_like(parameter)
         with LivePeak() as live:
@@ -104,11 +102,23 @@ def training_peak(
 @cache
 def prediction_peak(config: Config, size: Size, images: int, gpu: bool, half: bool) -> int:
     """Peak bytes of a forward pass on so many images of a size, beside the weights."""
-    with _fake_network(config, gpu) as network, torch.no_grad(), LivePeak() as live:
+    network = build_skeleton(config.model, config.data)
+    with _faked(network, gpu), torch.no_grad(), LivePeak() as live:
         image = torch.empty(images, config.data.channel_count, *size)
         with _half_precision(half):
             network.eval()(image.contiguous(memory_format=torch.channels_last))
     return live.peak
+
+
+def training_skeleton(config: Config, checkpointing: bool) -> MultiTaskNet:
+    """The skeleton of a network as it trains, with or without recomputed blocks.
+
+    Raises UserError for checkpointing of a network that has no blocks.
+    """
+    network = build_skeleton(config.model, config.data)
+    with torch.device("meta"):
+        fit_for_training(network, config.train, Compute(checkpointing=checkpointing))
+    return network
 
 
 def _batch(config: Config, images: int) -> dict[str, torch.Tensor]:
@@ -129,9 +139,8 @@ def _half_precision(enabled: bool) -> torch.autocast:
 
 
 @contextmanager
-def _fake_network(config: Config, gpu: bool) -> Iterator[MultiTaskNet]:
-    """A network of fake tensors, for use within the `with` block, as a device would run it."""
-    network = build_skeleton(config.model, config.data)
+def _faked(network: MultiTaskNet, gpu: bool) -> Iterator[MultiTaskNet]:
+    """A skeleton with fake tensors, for use within the `with` block, as a device would run it."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         made: dict[int, torch.Tensor] = {}
         for module in network.modules():
@@ -139,13 +148,13 @@ def _fake_network(config: Config, gpu: bool) -> Iterator[MultiTaskNet]:
             for held in stores:
                 for name, tensor in held.items():
                     if tensor is not None:
-                        held[name] = made.setdefault(id(tensor), _faked(tensor))
+                        held[name] = made.setdefault(id(tensor), _fake(tensor))
             if gpu:
                 _run_as_on_gpu(module)
         yield network
 
 
-def _faked(tensor: torch.Tensor) -> Any:
+def _fake(tensor: torch.Tensor) -> Any:
     fake = torch.empty(tensor.shape, dtype=tensor.dtype)
     is_parameter = isinstance(tensor, nn.Parameter)
     return nn.Parameter(fake, tensor.requires_grad) if is_parameter else fake

@@ -12,6 +12,7 @@ from nyuseg.analysis.footprint import (
     forward_operations,
     prediction_peak,
     training_peak,
+    training_skeleton,
 )
 from nyuseg.config.schema import Config
 from nyuseg.dataloading.dataset import PIXEL_BYTES
@@ -68,9 +69,11 @@ def make_plan(config: Config, card: Card) -> Plan:
     be recomputed by compute.checkpointing."""
     network = build_skeleton(config.model, config.data)
     parameters, in_encoder = _count(network), _count(network.encoder)
-    weights = sum(tensor.nbytes for tensor in network.state_dict().values())
+    weights = _bytes(network)
     kept = sum(wish is not None for wish in (config.train.ema, config.train.mean_last))
-    memory = StepMemory(config, card, weights * (1 + kept) + MOMENTS * parameters)
+    trained = training_skeleton(config, False)
+    standing = _bytes(trained) * (1 + kept) + MOMENTS * _count(trained)
+    memory = StepMemory(config, card, standing)
     compute, batch = config.compute, config.train.batch_size
     needed = memory.bytes(batch, compute.checkpointing, compute.accumulate)
     frames = TRAINING_IMAGES * NATIVE[0] * NATIVE[1] * PIXEL_BYTES * (compute.cache is not None)
@@ -91,6 +94,10 @@ def make_plan(config: Config, card: Card) -> Plan:
         disk_bytes=files + frames,
         download_bytes=4 * in_encoder * (config.model.encoder_weights == "imagenet"),
     )
+
+
+def _bytes(network: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in network.state_dict().values())
 
 
 def _count(network: nn.Module) -> int:

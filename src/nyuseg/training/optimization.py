@@ -34,11 +34,9 @@ class TrainingStep:
     ) -> None:
         self.options, self.compute, self.device = options, compute, device
         self.model = model
-        if compute.checkpointing:
-            recompute_blocks(model.encoder)
-        if options.aux_loss:
-            head = AuxiliaryHead(model.encoder.out_channels[-2])
-            model.auxiliary_head = to_device(head, device)
+        fit_for_training(model, options, compute)
+        if model.auxiliary_head is not None:
+            to_device(model.auxiliary_head, device)
         # The compiled function stands beside the model: names of weights and inference stay.
         self.forward = torch.compile(model) if compute.compile else model
         self.optimizer = torch.optim.AdamW(parameter_groups(model, options), options.lr, fused=True)
@@ -94,6 +92,14 @@ class TrainingStep:
             self.scaler.load_state_dict(state["scaler"])
         if self.averages.kinds:
             self.averages.load_state_dict(state["averages"])
+
+
+def fit_for_training(model: MultiTaskNet, options: Train, compute: Compute) -> None:
+    """Give a network, in place, what only training has: recomputed blocks, an auxiliary head."""
+    if compute.checkpointing:
+        recompute_blocks(model.encoder)
+    if options.aux_loss:
+        model.auxiliary_head = AuxiliaryHead(model.encoder.out_channels[-2])
 
 
 def parameter_groups(model: nn.Module, options: Train) -> list[dict[str, Any]]:
