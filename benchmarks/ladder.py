@@ -11,7 +11,7 @@ training; the table says how many each took.
 
 examples:
   python benchmarks/ladder.py run --work /tmp/ladder --input /data/nyuv2 --jobs 2
-  python benchmarks/ladder.py run --work /tmp/ladder --input /data/nyuv2 --only fpn,lovasz
+  python benchmarks/ladder.py run --work /tmp/ladder --input /data/nyuv2 --only base --only lovasz
   python benchmarks/ladder.py table --work /tmp/ladder
 """
 
@@ -19,6 +19,7 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -124,7 +125,7 @@ class Run:
 
 def all_runs(work: Path, only: Sequence[str] = ()) -> list[Run]:
     """Seed by seed, so that a ladder that is cut has every arm up to some seed."""
-    arms = [arm for arm in INGREDIENTS if not only or arm in only]
+    arms = [arm for arm in INGREDIENTS if not only or any(map(arm.lower().startswith, only))]
     return [Run(work, arm, seed, fold) for seed in SEEDS for arm in arms for fold in FOLDS]
 
 
@@ -138,23 +139,39 @@ def train(run: Run, data: Path, settings: Sequence[str]) -> None:
     command += [part for change in changes for part in ("--set", change)]
     log = run.work / "logs" / f"{run.name}_f{run.fold}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a") as file:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        child = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
-        _, status, usage = os.wait4(child.pid, 0)
-    spent = run.work / "cpu" / f"{run.name}_f{run.fold}.json"
-    before = read_json(spent)["seconds"] if spent.exists() else 0.0
-    seconds = before + usage.ru_utime + usage.ru_stime
-    spent.parent.mkdir(exist_ok=True)
-    write_json(spent, {"seconds": seconds})
-    if status:
-        raise SystemExit(f"{run.arm}: see {log}")
+    seconds = _call(command, log, run.work / "cpu" / f"{run.name}_f{run.fold}.json")
     for name in ("last.pt", "previous.pt", "best.pt"):
         (run.folder / name).unlink(missing_ok=True)
     run.result.parent.mkdir(exist_ok=True)
     score = float(mean_iou(run.confusions("last").sum(0)))
     write_json(run.result, {"cpu_seconds": seconds, "miou": score})
     print(f"{run.arm}, seed {run.seed}, fold {run.fold}: {score:.4f}, {seconds:.0f} s", flush=True)
+
+
+def _call(command: Sequence[str], log: Path, spent: Path) -> float:
+    """Run a command; returns the CPU seconds that it and its earlier attempts took, which `spent`
+    keeps. Exits, naming the log, when it fails."""
+    before = float(read_json(spent)["seconds"]) if spent.exists() else 0.0
+    spent.parent.mkdir(exist_ok=True)
+    with log.open("a") as file:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        child = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        while True:  # Noted on the way, too: this process may be stopped.
+            pid, status, usage = os.wait4(child.pid, os.WNOHANG)
+            seconds = before + (usage.ru_utime + usage.ru_stime if pid else _so_far(child.pid))
+            write_json(spent, {"seconds": seconds})
+            if pid:
+                break
+            time.sleep(2)
+    if status:
+        raise SystemExit(f"{log.stem}: see {log}")
+    return seconds
+
+
+def _so_far(pid: int) -> float:
+    """CPU seconds of a running process, from its line in /proc; see proc(5)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def confusions(runs: Sequence[Run], seed: int, kind: str) -> tuple[np.ndarray, list[str]]:
@@ -216,13 +233,12 @@ def main() -> None:
     parser.add_argument("--work", required=True, type=Path, help="folder for what is trained")
     parser.add_argument("--input", default=str(PROJECT / "input"), metavar="DIR")
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side")
-    parser.add_argument("--only", default="", help="some ingredients, by commas")
+    parser.add_argument("--only", action="append", default=[], help="ingredients that begin so")
     parser.add_argument("--set", action="append", default=[], help="KEY=VALUE for all arms")
     options = parser.parse_args()
-    only = [name for name in options.only.split(",") if name]
-    unknown = set(only) - set(INGREDIENTS)
-    if unknown:
-        raise SystemExit(f"--only: no ingredient {', '.join(sorted(unknown))}")
+    only = [name.lower() for name in options.only]
+    if not all_runs(options.work, only):
+        raise SystemExit(f"--only: no ingredient begins so; there are: {', '.join(INGREDIENTS)}")
     if options.what == "run":
         data = find(options.input)
         with ThreadPoolExecutor(options.jobs) as pool:

@@ -269,6 +269,7 @@ def test_training_size_is_the_crop_or_the_working_size_or_that_of_prediction() -
         ("augment.crop=[0, 640]", "augment.crop"),
         ("augment.working_size=[500, 640]", "augment.working_size: deeplabv3plus needs multiples"),
         ("augment.zoom_depth=true", "augment.zoom_depth: needs augment.zoom"),
+        ("train.class_weights=[0,0,0,0,0,0,0,0,0,0,0,0,0]", "train.class_weights: no class counts"),
         ("augment.depth_noise=-1", "augment.depth_noise"),
         ("augment.rare_crop=0.5", "augment.rare_crop: needs augment.crop or zoom"),
         ("folds.count=1", "folds.count"),
@@ -292,6 +293,12 @@ def test_training_size_is_the_crop_or_the_working_size_or_that_of_prediction() -
 )
 def test_faulty_value_names_file_and_key(override: str, key: str) -> None:
     assert refused(EXP060, override).startswith(f"{EXP060}: {key}")
+
+
+@pytest.mark.parametrize("setting", ["augment.crop=[240, 320]", "augment.zoom=[0.5, 2]"])
+def test_coordinates_and_crops_exclude_each_other(setting: str) -> None:
+    message = refused(CONFIGS / "exp050.yaml", setting)
+    assert "data.channels: xy says where a pixel lies in the whole frame" in message
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,14 @@ def test_depth_is_as_measured_unless_it_is_to_follow_the_zoom() -> None:
             assert seen == expected
 
 
+def test_depth_follows_a_working_size_that_is_not_the_predicted_one() -> None:
+    frame = coordinate_frame()
+    frame["depth"][:] = 3000
+    working = [2 * n for n in NATIVE]
+    seen = augmentation(working_size=working, crop=NATIVE, zoom_depth=True)(frame, 1)["depth"]
+    assert set(seen.ravel().tolist()) == {1500}
+
+
 def test_a_crop_without_a_label_is_avoided() -> None:
     frame = coordinate_frame()
     frame["label"][:] = 255

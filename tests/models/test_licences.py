@@ -35,6 +35,11 @@ def test_no_record_is_no_licence(encoder: str) -> None:
     assert weights_licence(model(encoder)) is None
 
 
+def test_smp_has_weights_under_licences_of_their_own_too() -> None:
+    licence = weights_licence(model("mobileone_s0"))
+    assert licence is not None and licence.must_travel and licence.page.startswith("https://")
+
+
 def test_weights_that_are_not_on_the_hub_have_an_address_too() -> None:
     licence = weights_licence(model("tu-vit_huge_patch14_gap_224.in1k_ijepa"))
     assert licence is not None and licence.page.startswith("https://")
@@ -45,6 +50,7 @@ def test_weights_that_are_not_on_the_hub_have_an_address_too() -> None:
     [
         ("tu-convnextv2_atto.fcmae", "convnextv2_atto.fcmae: its weights are under cc-by-nc-4.0"),
         ("tu-convnext_base.eupe_lvd1689m", "fair-noncommercial-research-license"),
+        ("mit_b2", "mit_b2: its weights are under nvidia-source-code-license-nc"),
     ],
 )
 def test_weights_for_no_commercial_use_are_told_in_a_line(encoder: str, words: str) -> None:

@@ -32,6 +32,10 @@ def numbers(config: Config) -> tuple[object, object]:
         ("tu-convnext_base.clip_laion2b", (0.48145466, 0.4578275, 0.40821073), None),
         ("tu-convnext_base.fb_in22k", *IMAGENET),  # The tag decides, not the architecture.
         ("resnet101", *IMAGENET),
+        ("xception", (0.5,) * 3, (0.5,) * 3),
+        # An old name, and one with its place.
+        ("timm-mobilenetv3_large_100", (0.5,) * 3, (0.5,) * 3),
+        ("tu-hf-hub:timm/tf_efficientnet_lite0.in1k", (0.5,) * 3, (0.5,) * 3),
     ],
 )
 def test_null_is_what_the_weights_were_trained_with(encoder: str, mean: tuple, std: tuple) -> None:

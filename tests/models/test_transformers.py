@@ -215,7 +215,7 @@ def test_paths_are_dropped_in_training_alone() -> None:
     assert not torch.equal(*features)
 
 
-@pytest.mark.parametrize("encoder", ["resnet18", "tu-hrnet_w18_small", "tu-dla34"])
+@pytest.mark.parametrize("encoder", ["resnet18", "mit_b0", "tu-hrnet_w18_small", "tu-dla34"])
 def test_an_encoder_without_stochastic_depth_is_told(encoder: str) -> None:
     words = rf"^model\.drop_path: 0\.1 does not suit {encoder} with .*; set model\.drop_path=null$"
     with pytest.raises(UserError, match=words):

@@ -71,8 +71,16 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _zoom_and_crop_are_there(self) -> "Config":
-        if self.augment.zoom_depth and not self.augment.zooms:
-            raise ValueError("augment.zoom_depth: needs augment.zoom, which is not set")
+        if self.augment.zoom_depth and not (self.augment.zooms and self.data.uses_depth):
+            raise ValueError(
+                "augment.zoom_depth: needs augment.zoom, crop or working_size, and a depth channel "
+                "in data.channels"
+            )
+        if self.augment.zooms and self.data.xy_channels:
+            raise ValueError(
+                "data.channels: xy says where a pixel lies in the whole frame; leave it out, or "
+                "augment.zoom, crop and working_size"
+            )
         if self.augment.rare_crop and not (self.augment.crop or self.augment.zoom):
             raise ValueError("augment.rare_crop: needs augment.crop or zoom, which are not set")
         return self

@@ -169,6 +169,13 @@ class Train(Section):
     """How much a pixel of each of the 13 classes counts in the cross entropy; null: all the same.
     """
 
+    @field_validator("class_weights")
+    @classmethod
+    def _some_class_counts(cls, weights: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if weights is not None and not any(weights):
+            raise ValueError("no class counts; one must be above 0")
+        return weights
+
     boundary_weight: float = Field(1, ge=0)
     """How much a pixel with another class beside it counts in the cross entropy, as a multiple."""
 
@@ -182,7 +189,7 @@ class Train(Section):
 
     soft_iou: float = Field(0, ge=0)
     """Weight of 1 - IoU of the probabilities beside the cross entropy, as in the report's Exp061.
-    """
+    Each part of compute.accumulate has its own."""
 
     aux_loss: float = Field(0, ge=0)
     """Weight of the cross entropy of a second, small head on the encoder's features of stride 16

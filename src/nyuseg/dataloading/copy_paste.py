@@ -17,7 +17,8 @@ def paste(frame: Frame, other: Frame, weights: np.ndarray, random: np.random.Gen
     nearer in the frame hides it; a missing depth is taken for farther in the frame, and is never
     pasted.
     """
-    other = letterbox(other, frame["label"].shape)
+    if other["label"].shape != frame["label"].shape:
+        other = letterbox(other, frame["label"].shape)
     if random.random() < 0.5:
         other = {kind: np.ascontiguousarray(pixels[:, ::-1]) for kind, pixels in other.items()}
     place = rare_place(other["label"], weights, random)

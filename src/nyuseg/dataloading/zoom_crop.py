@@ -22,8 +22,8 @@ Place = tuple[int, int]
 @dataclass(frozen=True)
 class Motion:
     """Where a training input is taken from: `matrix` float [2,3] maps its pixels (x, y) to those of
-    the native frame; `scale` is its pixels per native pixel, `zoom` its size against the working
-    size's."""
+    the native frame; `scale` is its pixels per native pixel, `zoom` that against a frame
+    that is predicted."""
 
     matrix: np.ndarray
     scale: float
@@ -40,15 +40,15 @@ class ZoomCrop:
     crop's size. Pixels from outside the frame become black, missing (0) and void (255).
 
     Depth stays in millimetres as it was measured, though what is zoomed in looks nearer: everybody
-    trains so on this data. With augment.zoom_depth it is divided by the zoom, so that depth, size
-    in the picture and size in the room agree as in an unzoomed frame.
+    trains so on this data. With augment.zoom_depth it is divided by how much larger the frame
+    is than where it is predicted, so that depth, size in the picture and size in the room agree.
     """
 
     def __init__(
         self, options: Augment, size: tuple[int, int], class_weights: np.ndarray | None = None
     ) -> None:
         self.options, self.class_weights = options, class_weights
-        self.working = options.working_size or size
+        self.size, self.working = size, options.working_size or size
         self.crop = options.crop or self.working
 
     def __call__(self, native: Frame, random: np.random.Generator) -> Frame:
@@ -100,7 +100,8 @@ class ZoomCrop:
         matrix = np.column_stack([turn, move]) / scale
         if flip:
             matrix[0] = [0, 0, native[1]] - matrix[0]
-        return Motion(_between_centres(matrix), scale, zoom)
+        predicted = min(self.size[0] / native[0], self.size[1] / native[1])
+        return Motion(_between_centres(matrix), scale, scale / predicted)
 
     def _image(self, image: np.ndarray, motion: Motion) -> np.ndarray:
         """The image, interpolated; it is averaged first where it shrinks by two or more."""

@@ -44,8 +44,8 @@ class DepthBranch(nn.Module):
     ) -> list[torch.Tensor]:
         """The encoder's features with those of the depth.
 
-        channels: the input's beyond RGB, [N,C-3,H,W]. A depth code of 0 is a missing depth: where
-        all codes are 0, the branch is told so in one more channel.
+        channels: the input's beyond RGB, [N,C-3,H,W]. Where all depth codes are 0, the depth is
+        missing, or at the end of their range: the branch is told so in one more channel.
         """
         valid = (channels[:, self.codes] > 0).any(1, keepdim=True)
         maps = [torch.cat([channels, valid.to(channels.dtype)], 1)]

@@ -2,13 +2,23 @@
 
 from dataclasses import dataclass
 
-import timm
-
 from nyuseg.config.sections import Model
+from nyuseg.models.records import plain_name, timm_record
 
 # Beginnings of timm's names of licences.
 PERMISSIVE = ("apache-2.0", "mit", "bsd-", "isc", "cc0", "unlicense")
-NON_COMMERCIAL = ("cc-by-nc", "fair-noncommercial", "seer-license", "apple-amlr")
+NON_COMMERCIAL = (
+    "cc-by-nc",
+    "fair-noncommercial",
+    "nvidia-source-code-license-nc",
+    "seer-license",
+    "apple-amlr",
+)
+# Of smp's own encoders, by the beginning of their names, those that are under no permissive one.
+OF_SMP = {
+    "mit_b": ("nvidia-source-code-license-nc", "https://github.com/NVlabs/SegFormer"),
+    "mobileone_": ("mobileone-license", "https://github.com/apple/ml-mobileone"),
+}
 
 
 @dataclass(frozen=True)
@@ -31,11 +41,13 @@ def weights_licence(options: Model) -> Licence | None:
 
     A local file counts as the weights that timm has under the encoder's name.
     """
-    # A model may be named by its place, too: hf-hub:timm/NAME.
-    name = options.encoder.removeprefix("tu-").rpartition("/")[2]
-    if options.encoder_weights is None or not options.encoder.startswith("tu-"):
+    if options.encoder_weights is None:
         return None
-    facts = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    name = plain_name(options.encoder)
+    for beginning, (licence, page) in OF_SMP.items():
+        if options.encoder.startswith(beginning):
+            return Licence(licence, name, page)
+    facts = timm_record(options.encoder)
     if facts is None or facts.license in (None, "unknown"):
         return None
     place = facts.hf_hub_id

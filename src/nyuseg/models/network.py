@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import segmentation_models_pytorch as smp
-import timm
 import torch
 import torch.nn.functional as F
 from timm.layers.drop import DropPath
@@ -29,6 +28,7 @@ from nyuseg.models.encoder_weights import (
     spread_input,
 )
 from nyuseg.models.levels import read_levels
+from nyuseg.models.records import timm_record
 from nyuseg.models.two_stream import TwoStream, part_norms
 from nyuseg.utils.errors import UserError
 
@@ -183,7 +183,7 @@ def _size_arguments(options: Model, data: Data) -> tuple[str, ...]:
     transformer keeps positions of one size, and most resample them for another input.
     """
     name = options.encoder
-    facts = timm.get_pretrained_cfg(name.removeprefix("tu-"), allow_unregistered=True)
+    facts = timm_record(name)
     if options.decoder == "dpt":
         ways: tuple[tuple[str, ...], ...] = (("img_size", "dynamic_img_size"), ("img_size",), ())
     elif not name.startswith("tu-") or facts is None or not facts.fixed_input_size:
@@ -201,8 +201,10 @@ def _create(
     arguments = {name: given[name] for name in told}
     if options.patch_size is not None:
         arguments["patch_size"] = options.patch_size
-    if options.drop_path is not None and options.encoder.startswith("tu-"):
-        arguments["drop_path_rate"] = options.drop_path  # What is not timm's would pass over it.
+    if options.drop_path is not None:
+        if not options.encoder.startswith("tu-"):  # It would pass over it.
+            raise UserError("only the encoders of timm, tu-..., can be told it")
+        arguments["drop_path_rate"] = options.drop_path
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Encoder does not have prefix tokens")
         network = smp.create_model(

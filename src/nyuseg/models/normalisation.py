@@ -1,12 +1,14 @@
 """The mean and standard deviation of RGB that an encoder's pretrained weights were trained with."""
 
-import timm
-
 from nyuseg.config.schema import Config
 from nyuseg.config.sections import Model
 from nyuseg.config.values import Colour
+from nyuseg.models.records import timm_record
 from nyuseg.utils.errors import UserError
 
+# Of smp's own encoders these alone, families by the beginning of their names, have another range.
+HALVES = ("inceptionv4", "inceptionresnetv2", "xception")
+HALF: tuple[Colour, Colour] = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 IMAGENET: tuple[Colour, Colour] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Part of the encoder's own range of input by which black or white may be off. Statistics of the
 # data instead of ImageNet's, as in Exp060, are off by an eighth; a range of -1 to 1 by a quarter.
@@ -16,12 +18,13 @@ TOLERANCE = 0.2
 def own_normalisation(options: Model) -> tuple[Colour, Colour]:
     """Mean and standard deviation of red, green and blue, in 0 to 1: timm's record of its encoder.
 
-    ImageNet's where there is none: for random weights, and for the encoders of smp.
+    ImageNet's for random weights and where there is no record, but for a few of smp's encoders.
     """
-    if not options.encoder.startswith("tu-") or options.encoder_weights is None:
+    if options.encoder_weights is None:
         return IMAGENET
-    name = options.encoder.removeprefix("tu-")
-    facts = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if options.encoder.startswith(HALVES):
+        return HALF
+    facts = timm_record(options.encoder)
     return IMAGENET if facts is None else (_colour(facts.mean), _colour(facts.std))
 
 
@@ -38,7 +41,7 @@ def normalisation_fault(config: Config) -> str | None:
 
     Random weights are content with any.
     """
-    if config.model.encoder_weights is None or not config.model.encoder.startswith("tu-"):
+    if config.model.encoder_weights is None:
         return None
     own, given = own_normalisation(config.model), resolve_normalisation(config).data
     assert given.mean is not None and given.std is not None
