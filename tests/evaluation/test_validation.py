@@ -17,6 +17,7 @@ from nyuseg.inference import predictor as predicting
 from nyuseg.inference.ensemble import Ensemble
 from nyuseg.inference.grid import from_grid, regrid
 from nyuseg.inference.predictor import Predictor
+from nyuseg.models.normalisation import resolve_normalisation
 
 CPU = torch.device("cpu")
 SIZES = [(32, 64), (20, 50), (41, 37), (64, 40), (9, 90)]
@@ -25,7 +26,8 @@ SIZES = [(32, 64), (20, 50), (41, 37), (64, 40), (9, 90)]
 def configure(size: tuple[int, int], depth_head: bool) -> Config:
     values = {"data": {"size": size}, "model": {"depth_head": depth_head}}
     compute = {"precision": "fp32", "workers": 0, "predict_batch_size": 2}
-    return parse_config({"name": "x", **values, "compute": compute}, "test")
+    given = parse_config({"name": "x", **values, "compute": compute}, "test")
+    return resolve_normalisation(given)
 
 
 class Lopsided(nn.Module):

@@ -21,7 +21,7 @@ from nyuseg.experiment.folder import Experiment
 from nyuseg.experiment.training_data import training_frames
 from nyuseg.inference.ensemble import Ensemble, NotFiniteError
 from nyuseg.inference.predictor import Predictor
-from nyuseg.models.device import environment, to_device
+from nyuseg.models.device import environment
 from nyuseg.models.network import build_model
 from nyuseg.models.release import release_weights
 from nyuseg.training.best_epoch import BestEpoch
@@ -93,7 +93,6 @@ class FoldTrainer:
         torch.manual_seed(mix_seed(self.config.seed, self.number))
         network = self.config.model, self.config.data
         self.model = build_model(*network, pretrained=state is None)
-        to_device(self.model, self.device)
         options = self.config.train, self.config.compute
         self.step = TrainingStep(self.model, *options, self.device)
         self.predictor = Predictor([Ensemble([self.model], self.config, self.device)])

@@ -23,7 +23,8 @@ SPARED = (*POSITIONS, "cls_token", "reg_token")
 
 
 class TrainingStep:
-    """A network with its optimizer, the averages of its weights and, for float16, its loss scaler.
+    """A network, moved to its device, with its optimizer, the averages of its weights and, for
+    float16, its loss scaler.
 
     Nothing in a step waits for the device, but for train.lovasz: losses stay there, and the fused
     optimizer asks there whether the gradients are finite.
@@ -35,8 +36,7 @@ class TrainingStep:
         self.options, self.compute, self.device = options, compute, device
         self.model = model
         fit_for_training(model, options, compute)
-        if model.auxiliary_head is not None:
-            to_device(model.auxiliary_head, device)
+        to_device(model, device)
         # The compiled function stands beside the model: names of weights and inference stay.
         self.forward = torch.compile(model) if compute.compile else model
         self.optimizer = torch.optim.AdamW(parameter_groups(model, options), options.lr, fused=True)
