@@ -57,6 +57,7 @@ INGREDIENTS: dict[str, tuple[str, ...]] = {
     "Lovasz 0.5": ("train.lovasz=0.5", "train.epochs=5"),
     "Dice 0.5": ("train.dice=0.5",),
     "label smoothing 0.1": ("train.label_smoothing=0.1",),
+    "auxiliary head 0.4": ("train.aux_loss=0.4", "train.epochs=7"),
     # Depth.
     "RGB alone": ("data.channels=[rgb]", "model.depth_head=false"),
     "no depth head": ("model.depth_head=false",),
