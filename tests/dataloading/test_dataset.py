@@ -14,9 +14,10 @@ from nyuseg.config.loading import parse_config
 from nyuseg.config.schema import Config
 from nyuseg.data.depth import inverse_depth, linear_depth, log_depth
 from nyuseg.data.frames import FrameFolder, frame_path, write_png
-from nyuseg.dataloading.dataset import EpochSampler, PredictionSet, TrainingSet, mix_seed
+from nyuseg.dataloading.dataset import EpochSampler, PredictionSet, TrainingSet
 from nyuseg.dataloading.inputs import network_images, training_inputs
 from nyuseg.dataloading.loader import collate
+from nyuseg.dataloading.seeds import mix_seed
 from nyuseg.models.normalisation import resolve_normalisation
 from nyuseg.utils.errors import UserError
 

@@ -17,6 +17,7 @@ from nyuseg.analysis.footprint import (
 from nyuseg.config.schema import Config
 from nyuseg.dataloading.dataset import PIXEL_BYTES
 from nyuseg.experiment.fold_files import fold_bytes
+from nyuseg.inference.predictor import TOGETHER
 from nyuseg.inference.tta import scaled_size
 from nyuseg.models.device import STREAMS
 from nyuseg.models.skeleton import build_skeleton
@@ -30,7 +31,6 @@ SLACK = 1.2
 # The backward pass takes twice the operations of the forward pass; checkpointing repeats that one.
 TRAINING_PASSES = 3
 MOMENTS = 2 * 4  # Bytes that AdamW keeps for each parameter.
-PREDICTED_TOGETHER = 16  # On a GPU, as inference.predictor does.
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _remedies(memory: StepMemory) -> Iterator[str]:
 def _prediction_bytes(config: Config, card: Card, weights: int) -> float:
     """Bytes of predicting with all folds and views, at the batch that is tried first."""
     views = config.tta.views
-    together = config.compute.predict_batch_size or (PREDICTED_TOGETHER if card.gpu else 1)
+    together = config.compute.predict_batch_size or (TOGETHER if card.gpu else 1)
     images = max(1, together // len(views))
     # Views of one scale go through a network together.
     counts = {view.scale: [one.scale for one in views].count(view.scale) for view in views}

@@ -12,6 +12,7 @@ from nyuseg.config.augment import Augment
 from nyuseg.data.depth import changed_depth
 from nyuseg.data.frames import Frame
 from nyuseg.dataloading.letterbox import letterbox
+from nyuseg.dataloading.seeds import mix_seed
 from nyuseg.dataloading.zoom_crop import ZoomCrop
 
 # Standard deviation of a Kinect's depth over its square, in millimetres (Khoshelham and Elberink,
@@ -66,12 +67,12 @@ class Augmentation:
         else:
             frame = self._move(letterbox(native, self.size), seed)
         if self.recolour:
-            self.recolour.set_random_seed(_stream(seed, 1))
+            self.recolour.set_random_seed(mix_seed(seed, 1))
             frame["image"] = _keep_black(
                 frame["image"], self.recolour(image=frame["image"])["image"]
             )
         if self.spoil:
-            frame["depth_seen"] = self.spoil(frame["depth"], _stream(seed, 2))
+            frame["depth_seen"] = self.spoil(frame["depth"], mix_seed(seed, 2))
         return frame
 
     def _move(self, frame: Frame, seed: int) -> Frame:
@@ -105,7 +106,7 @@ class SpoiltDepth:
             noise = random.standard_normal(depth.shape, np.float32)
             exact = depth.astype(np.float32)
             depth = changed_depth(depth, exact + part * exact * exact * noise)
-        self.holes.set_random_seed(_stream(seed, 0))
+        self.holes.set_random_seed(mix_seed(seed, 0))
         return self.holes(image=depth)["image"]
 
 
@@ -126,8 +127,3 @@ def _recolour(options: Augment) -> A.Compose | None:
         A.GaussNoise(std_range=(0.01, 0.05), per_channel=False, p=options.noise),
     ]
     return A.Compose(found) if any(one.p for one in found) else None
-
-
-def _stream(seed: int, number: int) -> int:
-    """A seed made from another: what is drawn from it is independent of what that one draws."""
-    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])

@@ -17,6 +17,7 @@ from nyuseg.dataloading.copy_paste import paste
 from nyuseg.dataloading.inputs import Sample, input_key
 from nyuseg.dataloading.letterbox import letterbox
 from nyuseg.dataloading.rare import class_weights
+from nyuseg.dataloading.seeds import mix_seed
 from nyuseg.utils.errors import UserError
 
 ID_BYTES = 64
@@ -34,11 +35,6 @@ class Source(Protocol):
     def split(self) -> str: ...
 
     def read(self, image_id: str, kinds: Sequence[str] = ("image", "depth")) -> Frame: ...
-
-
-def mix_seed(*numbers: int) -> int:
-    """One 32-bit seed from several numbers, so that no two places share a random stream."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def read_frame(source: Source, image_id: str, kinds: Sequence[str], data: Data) -> Frame:

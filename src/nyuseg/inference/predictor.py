@@ -20,6 +20,7 @@ from nyuseg.models.device import free_memory
 from nyuseg.utils.prefetch import in_order, prefetch
 
 TRIM_EVERY = 8  # Batches.
+TOGETHER = 16  # Images with their views that are first tried at once on a GPU.
 Result = TypeVar("Result")
 
 
@@ -77,7 +78,7 @@ class Predictor:
         self.sizes = largest_first(ensemble.config.data.size for ensemble in self.ensembles)
         self.uses_depth = any(ensemble.config.data.uses_depth for ensemble in self.ensembles)
         gpu = self.devices[0].type == "cuda"
-        together = self.config.compute.predict_batch_size or (16 if gpu else 1)
+        together = self.config.compute.predict_batch_size or (TOGETHER if gpu else 1)
         self.batch_size = max(1, together // self.view_count)
         self._loader: tuple[PredictionSet, DataLoader[Sample]] | None = None
 

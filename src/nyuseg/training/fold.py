@@ -9,9 +9,10 @@ import torch
 
 from nyuseg.data.fold_names import Fold, fold_number
 from nyuseg.data.folds import fold_hash
-from nyuseg.dataloading.dataset import EpochSampler, TrainingSet, mix_seed
+from nyuseg.dataloading.dataset import EpochSampler, TrainingSet
 from nyuseg.dataloading.inputs import training_inputs
 from nyuseg.dataloading.loader import iterate, make_loader
+from nyuseg.dataloading.seeds import mix_seed
 from nyuseg.evaluation.checkpoint_scores import write_confusions
 from nyuseg.evaluation.history import Epoch, number, read_seconds, write_metrics
 from nyuseg.evaluation.means import Means, total_loss
