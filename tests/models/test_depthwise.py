@@ -50,6 +50,13 @@ def test_a_prediction_and_float32_are_as_before() -> None:
         assert torch.equal(fast(x), conv(x))
 
 
+def test_an_encoders_dilation_but_not_the_wide_ones_of_a_pyramid() -> None:
+    model = Model(encoder="tu-tf_efficientnet_lite0", encoder_weights=None)
+    network = build_model(model, Data(size=(64, 96)))
+    changed = {m.dilation for m in network.modules() if isinstance(m, InFloat32)}
+    assert changed == {(1, 1), (2, 2)}
+
+
 def test_an_encoder_keeps_its_names_and_other_convolutions_stay() -> None:
     model = Model(encoder="tu-tf_efficientnet_lite0", encoder_weights=None)
     network = build_model(model, Data(size=(64, 96)))

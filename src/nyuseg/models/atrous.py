@@ -1,9 +1,10 @@
-"""Dilated depthwise convolutions on a processor, ten times faster than its library's.
+"""Widely dilated depthwise convolutions on a processor, ten times faster than its library's.
 
 DeepLab's pooling pyramid convolves 2048 channels with dilations of 12, 24 and 36 on a grid of
 30x40. That is hardly any arithmetic, but PyTorch's CPU library has no fast kernel for it: forward
 and backward took a fifth of a training step. As a sum over the kernel's taps, each a shifted
-product, they take a fortieth; taps that fall outside the grid cost nothing.
+product, they take a fortieth; taps that fall outside the grid cost nothing. With the dilations of
+2 and 4 that an encoder has, the library is faster.
 """
 
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+WIDE = 5  # Smallest dilation at which shifted products are worth it, by measurement.
 Window = tuple[slice, slice, slice, slice]
 # What a convolution that is replaced and the one in its place have in common.
 SAME = ("in_channels", "out_channels", "kernel_size", "padding", "dilation", "groups")
@@ -82,7 +84,7 @@ def _span(offset: int, length: int) -> tuple[slice, slice]:
 
 
 def use_atrous(network: nn.Module) -> None:
-    """Replace each dilated depthwise convolution that keeps its input's size, in place.
+    """Replace each widely dilated depthwise convolution that keeps its input's size, in place.
 
     Names, shapes and values of the weights stay; so do results, up to the order of a sum.
     """
@@ -105,4 +107,4 @@ def _is_atrous(conv: nn.Conv2d) -> bool:
     )
     depthwise = conv.groups == conv.in_channels == conv.out_channels > 1
     plain = conv.stride == (1, 1) and conv.padding_mode == "zeros" and conv.bias is None
-    return depthwise and plain and max(conv.dilation) > 1 and keeps_size
+    return depthwise and plain and max(conv.dilation) >= WIDE and keeps_size

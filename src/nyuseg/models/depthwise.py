@@ -1,6 +1,6 @@
 """Depthwise convolutions that PyTorch's CPU library trains slowly in bfloat16, in float32.
 
-With kernels above 3 or a stride, the library's backward pass takes two to seven times as long in
+With kernels above 3, a stride or an encoder's dilation, the library's backward pass takes two to seven times as long in
 bfloat16 as in float32, and is most of a training step of an EfficientNet or a ConvNeXt. The way to
 float32 and back costs far less, and only rounds less.
 """
@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from nyuseg.models.atrous import WIDE
 
 
 class InFloat32(nn.Conv2d):
@@ -41,4 +43,5 @@ def _in_float32(kind: type[nn.Conv2d]) -> Any:
 
 def _is_slow(conv: nn.Conv2d) -> bool:
     depthwise = conv.groups == conv.in_channels == conv.out_channels > 1
-    return depthwise and (max(conv.kernel_size) > 3 or max(conv.stride) > 1)
+    dilated = 1 < max(conv.dilation) < WIDE
+    return depthwise and (max(conv.kernel_size) > 3 or max(conv.stride) > 1 or dilated)
