@@ -1,10 +1,11 @@
 """Which ingredients of a recipe earn their place? One at a time on a base, over seeds and folds.
 
 Trains `configs/nyuv2_small.yaml` at a smaller size, and each INGREDIENT on top of it, with the
-command that a user calls: for each of three seeds, on two folds by room, with one thread, several
-side by side. What is finished below --work is not done again, and what was cut goes on. The score
-is that of the last epoch (or of the average of the weights), never of the best one, on the rooms
-that were held out.
+command that a user calls, with one thread, several side by side. Each seed is tried on a fold of
+its own, so that what differs between two of them is both the training's noise and the rooms'. The
+score is that of the last epoch (or of the average of the weights), never of the best one, on the
+rooms that were held out. What is finished, below --work or in benchmarks/nyuv2_small/ladder.npz,
+which `keep` writes, is not done again, and what was cut goes on.
 
 An ingredient that costs time gets fewer epochs, so that all arms take the same CPU seconds of
 training; the table says how many each took.
@@ -16,14 +17,16 @@ examples:
 """
 
 import argparse
+import io
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,13 +34,12 @@ import pandas as pd
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT / "src"))
 
-from nyuseg.data.folds import NYUV2_SCENES
-from nyuseg.evaluation.bootstrap import resample
 from nyuseg.evaluation.metrics import mean_iou
-from nyuseg.utils.files import find, read_json, write_json
+from nyuseg.utils.files import find, read_json, write_bytes, write_json
 
+KEPT = PROJECT / "benchmarks/nyuv2_small/ladder.npz"
 CONFIG = PROJECT / "configs/nyuv2_small.yaml"
-SEEDS, FOLDS = (1, 2, 3), (0, 1)
+FOLDS, MOST = 5, 10  # Of the folds of a split; of the seeds that an arm may have.
 COMMON = ("data.size=[96,128]", "train.epochs=8", "train.lr=0.006", "train.ema=0.99")
 # Written down before any of them was run, but for the learning rate: three were tried first, with
 # one seed, and the base has the best of them. The first is what the others are compared with. The
@@ -88,6 +90,7 @@ INGREDIENTS: dict[str, tuple[str, ...]] = {
     "twice the epochs": ("train.epochs=16",),
 }
 KINDS = ("last", "ema")
+Result = dict[str, np.ndarray]  # cpu_seconds, and the int64 [13,13] of each kind.
 
 
 @dataclass(frozen=True)
@@ -100,52 +103,82 @@ class Run:
     fold: int
 
     @property
-    def name(self) -> str:
+    def experiment(self) -> str:
         plain = "".join(c if c.isalnum() else "_" for c in self.arm)
         return f"{plain}_s{self.seed}"
 
     @property
+    def name(self) -> str:
+        return f"{self.experiment}_f{self.fold}"
+
+    @property
     def result(self) -> Path:
-        """Appears when the run is finished: its CPU seconds and the epochs."""
-        return self.work / "results" / f"{self.name}_f{self.fold}.json"
+        """Appears when the run is finished."""
+        return self.work / "results" / f"{self.name}.npz"
 
     @property
     def folder(self) -> Path:
-        return self.work / "oof" / self.name / f"fold_{self.fold}"
+        return self.work / "oof" / self.experiment / f"fold_{self.fold}"
 
-    def confusions(self, kind: str) -> np.ndarray:
-        """Of each held-out image, int64 [n,13,13]."""
+    def write_result(self, seconds: float) -> float:
+        """Keep what it scored, summed over the held-out images; returns the last epoch's mIoU."""
+        found: Result = {"cpu_seconds": np.array(seconds)}
         with np.load(self.folder / "checkpoints.npz") as file:
-            return file[kind].astype(np.int64)
-
-    def scenes(self) -> list[str]:
-        ids = (self.folder / "oof_ids.txt").read_text().split()
-        table = pd.read_csv(NYUV2_SCENES, dtype=str).set_index("image_id")["scene"]
-        return [str(scene) for scene in table[ids]]
+            found |= {kind: file[kind].sum(0, dtype=np.int64) for kind in KINDS}
+        write_npz(self.result, found)
+        return float(mean_iou(found["last"]))
 
 
-def all_runs(work: Path, only: Sequence[str] = ()) -> list[Run]:
+def all_runs(work: Path, count: int, only: Sequence[str] = ()) -> list[Run]:
     """Seed by seed, so that a ladder that is cut has every arm up to some seed."""
     arms = [arm for arm in INGREDIENTS if not only or any(map(arm.lower().startswith, only))]
-    return [Run(work, arm, seed, fold) for seed in SEEDS for arm in arms for fold in FOLDS]
+    return [Run(work, arm, n + 1, n % FOLDS) for n in range(count) for arm in arms]
+
+
+def read_results(work: Path) -> dict[Run, Result]:
+    """Of all runs that are finished, below `work` or, earlier, in KEPT."""
+    found = {}
+    kept = read_npz(KEPT) if KEPT.exists() else {}
+    for run in all_runs(work, MOST):
+        if run.result.exists():
+            found[run] = read_npz(run.result)
+        elif f"{run.name}/last" in kept:
+            found[run] = {k: kept[f"{run.name}/{k}"] for k in ("cpu_seconds", *KINDS)}
+    return found
+
+
+def keep(work: Path) -> None:
+    """Gather all results in KEPT, which is small enough to be committed."""
+    results = read_results(work)
+    flat = {f"{run.name}/{key}": v for run, found in results.items() for key, v in found.items()}
+    write_npz(KEPT, flat)
+
+
+def read_npz(path: Path) -> Result:
+    with np.load(path) as file:
+        return dict(file)
+
+
+def write_npz(path: Path, arrays: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, buffer.getbuffer())
 
 
 def train(run: Run, data: Path, settings: Sequence[str]) -> None:
-    """Train one fold of one arm, unless it is done; exits, naming its log, when that fails."""
-    if run.result.exists():
-        return
-    changes = [*COMMON, *settings, *INGREDIENTS[run.arm], f"seed={run.seed}", f"name={run.name}"]
+    """Train one fold of one arm; exits, naming its log, when that fails."""
+    changes = [*COMMON, *settings, *INGREDIENTS[run.arm]]
+    changes += [f"seed={run.seed}", f"name={run.experiment}"]
     command = [sys.executable, str(PROJECT / "src/train_folds.py"), "--fold", str(run.fold)]
     command += ["--config", str(CONFIG), "--input", str(data), "--oof", str(run.work / "oof")]
     command += [part for change in changes for part in ("--set", change)]
-    log = run.work / "logs" / f"{run.name}_f{run.fold}.log"
+    log = run.work / "logs" / f"{run.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    seconds = _call(command, log, run.work / "cpu" / f"{run.name}_f{run.fold}.json")
+    seconds = _call(command, log, run.work / "cpu" / f"{run.name}.json")
+    score = run.write_result(seconds)
     for name in ("last.pt", "previous.pt", "best.pt"):
         (run.folder / name).unlink(missing_ok=True)
-    run.result.parent.mkdir(exist_ok=True)
-    score = float(mean_iou(run.confusions("last").sum(0)))
-    write_json(run.result, {"cpu_seconds": seconds, "miou": score})
     print(f"{run.arm}, seed {run.seed}, fold {run.fold}: {score:.4f}, {seconds:.0f} s", flush=True)
 
 
@@ -175,76 +208,55 @@ def _so_far(pid: int) -> float:
     return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
-def confusions(runs: Sequence[Run], seed: int, kind: str) -> tuple[np.ndarray, list[str]]:
-    """Of the held-out images of all folds, int64 [n,13,13], and the scene of each."""
-    own = [run for run in runs if run.seed == seed]
-    scenes = [scene for run in own for scene in run.scenes()]
-    return np.concatenate([run.confusions(kind) for run in own]), scenes
+def table(results: Mapping[Run, Result]) -> pd.DataFrame:
+    """A row for each arm and kind of checkpoint, over the seeds that it and the base have.
 
-
-def compare(arm: Sequence[Run], base: Sequence[Run], seed: int, kind: str) -> np.ndarray:
-    """By how much an arm's mIoU exceeds that of the base's last epochs: measured, then on 2000
-    draws of rooms."""
-    scores = []
-    for runs, which in ((arm, kind), (base, "last")):
-        found, scenes = confusions(runs, seed, which)
-        pooled = np.concatenate([found.sum(0)[None], resample(found, scenes, 2000)])
-        scores.append(mean_iou(pooled))
-    return np.asarray(scores[0] - scores[1])
-
-
-def table(work: Path) -> pd.DataFrame:
-    """A row for each arm and kind of checkpoint: the mean over the seeds that are complete.
-
-    The standard error adds the variance over draws of rooms to that of the training noise, which
-    is taken from the seeds of all arms together: three of one arm say little about it. It is NaN
-    as long as no arm has two seeds.
+    miou is that of all folds' rooms pooled; difference, the mean over the seeds of how much it
+    exceeds the base's last epoch. Its standard error takes the variance between seeds from all
+    arms together, since a few of one arm say little about it, and is NaN without two of any.
     """
-    by_arm = {arm: [run for run in all_runs(work) if run.arm == arm] for arm in INGREDIENTS}
-    base, rows, found = by_arm["base"], [], {}
-    for arm, runs in by_arm.items():
-        done = [seed for seed in SEEDS if _is_done(runs, seed) and _is_done(base, seed)]
-        for kind in KINDS if done else ():
-            found[arm, kind] = np.array([compare(runs, base, seed, kind) for seed in done])
-            scores = [mean_iou(confusions(runs, seed, kind)[0].sum(0)) for seed in done]
-            cost = _cost(runs, done) / _cost(base, done)
-            rows.append({"arm": arm, "checkpoint": kind, "miou": np.mean(scores), "cpu": cost})
-    several = [d[:, 0].var(ddof=1) for d in found.values() if len(d) > 1 and d.any()]
-    noise = np.mean(several) if several else np.nan
-    for row, d in zip(rows, found.values(), strict=True):
-        row["difference"] = d[:, 0].mean()
-        row["error"] = np.sqrt(d[:, 1:].mean(0).var() + noise / len(d))
-        row["seeds"] = " ".join(f"{value:+.4f}" for value in d[:, 0])
+    by_arm = {a: {run.seed: r for run, r in results.items() if run.arm == a} for a in INGREDIENTS}
+    base, rows, found = by_arm["base"], [], []
+    for arm, own in by_arm.items():
+        seeds = sorted(base.keys() & own.keys())
+        for kind in KINDS if seeds else ():
+            over = [mean_iou(own[s][kind]) - mean_iou(base[s]["last"]) for s in seeds]
+            miou = mean_iou(np.sum([own[s][kind] for s in seeds], 0))
+            seconds, usual = (sum(float(a[s]["cpu_seconds"]) for s in seeds) for a in (own, base))
+            rows.append({"arm": arm, "checkpoint": kind, "miou": miou, "cpu": seconds / usual})
+            found.append(np.array(over))
+    spread = [(d - d.mean()) ** 2 for d in found if d.any()]
+    degrees = sum(len(d) - 1 for d in spread)
+    noise = np.concatenate(spread).sum() / degrees if degrees else np.nan
+    for row, d in zip(rows, found, strict=True):
+        row["difference"], row["error"] = d.mean(), np.sqrt(noise / len(d))
+        row["seeds"] = " ".join(f"{value:+.4f}" for value in d)
     return pd.DataFrame(rows)
-
-
-def _is_done(runs: Sequence[Run], seed: int) -> bool:
-    return all(run.result.exists() for run in runs if run.seed == seed)
-
-
-def _cost(runs: Sequence[Run], seeds: Sequence[int]) -> float:
-    return sum(float(read_json(run.result)["cpu_seconds"]) for run in runs if run.seed in seeds)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("run", "table"))
+    parser.add_argument("what", choices=("run", "table", "keep"))
     parser.add_argument("--work", required=True, type=Path, help="folder for what is trained")
     parser.add_argument("--input", default=str(PROJECT / "input"), metavar="DIR")
+    parser.add_argument("--seeds", type=int, default=3, help="how many of them, up to 10")
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side")
     parser.add_argument("--only", action="append", default=[], help="ingredients that begin so")
     parser.add_argument("--set", action="append", default=[], help="KEY=VALUE for all arms")
     options = parser.parse_args()
     only = [name.lower() for name in options.only]
-    if not all_runs(options.work, only):
+    if not all_runs(options.work, options.seeds, only):
         raise SystemExit(f"--only: no ingredient begins so; there are: {', '.join(INGREDIENTS)}")
     if options.what == "run":
-        data = find(options.input)
-        with ThreadPoolExecutor(options.jobs) as pool:
-            list(pool.map(lambda run: train(run, data, options.set), all_runs(options.work, only)))
-    print(table(options.work).to_string(index=False, float_format="%.4f"))
+        data, done = find(options.input), read_results(options.work)
+        missing = [run for run in all_runs(options.work, options.seeds, only) if run not in done]
+        with ThreadPoolExecutor(options.jobs) as workers:
+            list(workers.map(lambda run: train(run, data, options.set), missing))
+    elif options.what == "keep":
+        keep(options.work)
+    print(table(read_results(options.work)).to_string(index=False, float_format="%.4f"))
 
 
 if __name__ == "__main__":
