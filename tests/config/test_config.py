@@ -193,6 +193,12 @@ def test_refused_sizes(size: str) -> None:
     )
 
 
+def test_fpn_needs_channels_for_its_groups() -> None:
+    message = refused(EXP060, "model.decoder=fpn", "model.decoder_channels=96")
+    assert "model.decoder_channels: fpn needs a multiple of 64, not 96" in message
+    assert load_config(EXP060, ["model.decoder_channels=96"]).model.decoder_channels == 96
+
+
 @pytest.mark.parametrize("decoder", ["fpn", "upernet", "unet"])
 def test_other_decoders_need_multiples_of_32(decoder: str) -> None:
     message = refused(EXP060, f"model.decoder={decoder}", "data.size=[48, 64]")

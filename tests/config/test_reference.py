@@ -8,7 +8,7 @@ from nyuseg.utils.files import PROJECT
 KEYS = """
 name seed
 data.size data.channels data.mean data.std data.depth_unit data.depth_missing
-model.decoder model.encoder model.patch_size model.drop_path
+model.decoder model.decoder_channels model.encoder model.patch_size model.drop_path
 model.encoder_weights model.input_init model.fusion
 model.depth_head
 augment.working_size augment.zoom augment.crop augment.rare_crop augment.zoom_depth

@@ -117,6 +117,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _groups_of_fpn(self) -> "Config":
+        if self.model.decoder == "fpn" and self.model.decoder_channels % 64:
+            raise ValueError(  # Half of them are normalised in 32 groups.
+                f"model.decoder_channels: fpn needs a multiple of 64, not "
+                f"{self.model.decoder_channels}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _patches_suit_decoder(self) -> "Config":
         if self.model.patch_size is not None and self.model.decoder != "dpt":
             raise ValueError("model.patch_size: only of the transformers of model.decoder=dpt")

@@ -94,6 +94,10 @@ class Model(Section):
     decoder: Literal["deeplabv3plus", "fpn", "upernet", "unet", "dpt"] = "deeplabv3plus"
     """A decoder of segmentation-models-pytorch; dpt is the one for plain vision transformers."""
 
+    decoder_channels: int = Field(256, ge=16, multiple_of=16)
+    """Width of the decoder: its number of channels, of unet at its deepest level. fpn wants a
+    multiple of 64. A small encoder needs fewer than the usual 256."""
+
     encoder: str = "resnet101"
     """Any encoder of segmentation-models-pytorch, or tu- and the name of a model of timm."""
 

@@ -198,7 +198,8 @@ def _create(
     options: Model, data: Data, weights: str | bool | None, told: tuple[str, ...]
 ) -> smp.base.SegmentationModel:
     given = {"img_size": data.size, "dynamic_img_size": True}
-    arguments = {name: given[name] for name in told}
+    arguments: dict[str, Any] = {name: given[name] for name in told}
+    arguments |= _width_arguments(options)
     if options.patch_size is not None:
         arguments["patch_size"] = options.patch_size
     if options.drop_path is not None:
@@ -220,6 +221,16 @@ def _create(
     if options.drop_path and not any(isinstance(m, DropPath) for m in network.encoder.modules()):
         raise UserError("it has no stochastic depth")
     return network
+
+
+def _width_arguments(options: Model) -> dict[str, Any]:
+    """smp's arguments for a decoder of a width; at 256 they are its defaults."""
+    width = options.decoder_channels
+    if options.decoder == "fpn":
+        return {"decoder_pyramid_channels": width, "decoder_segmentation_channels": width // 2}
+    if options.decoder == "unet":
+        return {"decoder_channels": tuple(width // 2**level for level in range(5))}
+    return {"decoder_fusion_channels" if options.decoder == "dpt" else "decoder_channels": width}
 
 
 def _seen_channels(options: Model, data: Data) -> int:
