@@ -112,6 +112,26 @@ def test_release_weights_hold_an_encoder_that_uses_weights_in_several_places(
         assert torch.allclose(opened(batch)[key], value, rtol=1e-3, atol=1e-3 * value.std())
 
 
+@pytest.mark.parametrize("decoder", ["deeplabv3plus", "fpn", "upernet", "unet", "dpt"])
+def test_a_decoder_is_as_wide_as_it_is_told(decoder: str) -> None:
+    encoder = "tu-test_vit" if decoder == "dpt" else "tu-test_resnet"
+    model = Model(decoder=decoder, encoder=encoder, encoder_weights=None)
+    changes = ({}, {"decoder_channels": 256}, {"decoder_channels": 64})
+    with torch.device("meta"):
+        untold, usual, narrow = (
+            build_model(model.model_copy(update=change), Data(size=SIZE)) for change in changes
+        )
+    assert _shapes(untold) == _shapes(usual)
+    assert _shapes(narrow.encoder) == _shapes(usual.encoder)
+    few, many = (sum(p.numel() for p in net.decoder.parameters()) for net in (narrow, usual))
+    assert few < 0.6 * many
+    assert narrow.eval()(images(2).to("meta"))["logits"].shape == (2, 13, 8, 24)
+
+
+def _shapes(network: torch.nn.Module) -> dict[str, torch.Size]:
+    return {name: p.shape for name, p in network.named_parameters()}
+
+
 @pytest.mark.parametrize(
     "channels", [("rgb",), ("rgb", "log_depth"), ("rgb", "inverse_depth", "xy")], ids="+".join
 )

@@ -141,8 +141,9 @@ def test_a_loss_over_regions_is_0_for_the_truth_and_weighs_what_it_shall(name: s
     wrong = perfect(torch.full_like(label, 3))
     plain, half, double = (segmentation_loss(wrong, label, count, one).item() for one in options)
     assert double - plain == pytest.approx(4 * (half - plain), rel=1e-4)
-    present = label[label != 255].unique()
-    share = (label == 3).sum() / count
+    seen = label[..., ::2, ::2] if name == "lovasz" else label
+    present = seen[seen != 255].unique()
+    share = (seen == 3).sum() / (seen != 255).sum()
     overlap = 2 * share / (1 + share) if name == "dice" else share
     absent = (
         len(present) if name == "lovasz" else 13

@@ -27,7 +27,7 @@ from nyuseg.models.atrous import AtrousDepthwise
 from nyuseg.models.depthwise import InFloat32
 from nyuseg.models.network import MultiTaskNet
 from nyuseg.models.skeleton import build_skeleton
-from nyuseg.training.losses import multitask_loss
+from nyuseg.training.losses import SORT_EVERY, multitask_loss
 from nyuseg.training.optimization import fit_for_training
 
 Size = tuple[int, int]
@@ -35,8 +35,8 @@ Size = tuple[int, int]
 # (https://pytorch.org/docs/stable/amp.html).
 CPU_ONLY: tuple[Any, ...] = (AtrousDepthwise, InFloat32)
 GPU_FLOAT32 = (nn.LayerNorm, nn.GroupNorm)
-# Bytes that the Lovasz loss keeps for each pixel and class, as if all classes occurred: it asks for
-# values, so that fake tensors cannot go through it.
+# Bytes that the Lovasz loss keeps for each class and pixel that it sorts, as if all classes
+# occurred: it asks for values, so that fake tensors cannot go through it.
 LOVASZ_BYTES = 26
 # Settings of training that change neither a step's operations nor what it keeps for its gradients.
 OPTIMIZATION: tuple[str, ...] = (
@@ -94,7 +94,7 @@ def training_peak(
                 output = network.train()(batch["image"])
             multitask_loss(output, batch, options)["total"].backward()
         gradients = sum(parameter.nbytes for parameter in network.parameters()) * held
-    height, width = config.training_size
+    height, width = (-(-side // SORT_EVERY) for side in config.training_size)
     lovasz = LOVASZ_BYTES * NUM_CLASSES * images * height * width * (config.train.lovasz > 0)
     return live.peak + gradients + lovasz
 

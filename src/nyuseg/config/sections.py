@@ -184,8 +184,9 @@ class Train(Section):
     """How much a pixel with another class beside it counts in the cross entropy, as a multiple."""
 
     lovasz: float = Field(0, ge=0)
-    """Weight of the Lovasz-Softmax loss, which follows the mIoU, beside the cross entropy. Each
-    part of compute.accumulate has its own."""
+    """Weight of the Lovasz-Softmax loss, which follows the mIoU, beside the cross entropy; of the
+    pixels in every second row and column, since it sorts them for each class. Each part of
+    compute.accumulate has its own."""
 
     dice: float = Field(0, ge=0)
     """Weight of the Dice loss beside the cross entropy. Each part of compute.accumulate has its

@@ -1,8 +1,8 @@
 """Depthwise convolutions that PyTorch's CPU library trains slowly in bfloat16, in float32.
 
-With kernels above 3, a stride or an encoder's dilation, the library's backward pass takes two to seven times as long in
-bfloat16 as in float32, and is most of a training step of an EfficientNet or a ConvNeXt. The way to
-float32 and back costs far less, and only rounds less.
+With kernels above 3, a stride or an encoder's dilation, the library's backward pass takes two to
+seven times as long in bfloat16 as in float32, and is most of a training step of an EfficientNet or
+a ConvNeXt. The way to float32 and back costs far less, and only rounds less.
 """
 
 from typing import Any
