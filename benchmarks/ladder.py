@@ -252,7 +252,7 @@ def table(results: Mapping[Run, Result]) -> pd.DataFrame:
         seeds = sorted(base.keys() & own.keys())
         for kind in KINDS if seeds else ():
             over = [mean_iou(own[s][kind]) - mean_iou(base[s]["last"]) for s in seeds]
-            miou = mean_iou(np.sum([own[s][kind] for s in seeds], 0))
+            miou = float(mean_iou(np.sum([own[s][kind] for s in seeds], 0)))
             seconds, usual = (sum(float(a[s]["cpu_seconds"]) for s in seeds) for a in (own, base))
             rows.append({"arm": arm, "checkpoint": kind, "miou": miou, "cpu": seconds / usual})
             found.append(np.array(over))
