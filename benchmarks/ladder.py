@@ -17,7 +17,6 @@ examples:
 """
 
 import argparse
-import io
 import os
 import subprocess
 import sys
@@ -26,7 +25,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,13 +33,14 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT / "src"))
 
 from nyuseg.evaluation.metrics import mean_iou
-from nyuseg.utils.files import find, read_json, write_bytes, write_json
+from nyuseg.utils.arrays import write_npz
+from nyuseg.utils.files import find, read_json, write_json
 
 KEPT = PROJECT / "benchmarks/nyuv2_small/ladder.npz"
 CONFIG = PROJECT / "configs/nyuv2_small.yaml"
 FOLDS, MOST = 5, 10  # Of the folds of a split; of the seeds that an arm may have.
 COMMON = ("data.size=[144,192]", "train.epochs=6", "train.ema=0.99")
-CROP = ("augment.shift=0", "augment.scale=0")  # Zooming takes their place.
+UNMOVED = ("augment.shift=0", "augment.scale=0")  # A zoom takes their place.
 # Written down before any of them was run at this size. The first is what the others are compared
 # with. Where an ingredient changes the cost of a step, the epochs are as many as cost the same.
 INGREDIENTS: dict[str, tuple[str, ...]] = {
@@ -91,11 +90,11 @@ INGREDIENTS: dict[str, tuple[str, ...]] = {
     ),
     "DeepLabV3+ of 128 channels": ("model.decoder_channels=128", "train.epochs=7"),
     # Augmentation.
-    "flip alone": (*CROP, "augment.rotate=0"),
-    "zoom 0.75 to 1.5": (*CROP, "augment.zoom=[0.75,1.5]"),
-    "zoom 0.5 to 2": (*CROP, "augment.zoom=[0.5,2]"),
+    "flip alone": (*UNMOVED, "augment.rotate=0"),
+    "zoom 0.75 to 1.5": (*UNMOVED, "augment.zoom=[0.75,1.5]"),
+    "zoom 0.5 to 2": (*UNMOVED, "augment.zoom=[0.5,2]"),
     "zoomed crops, 2/3 of the area": (
-        *CROP,
+        *UNMOVED,
         "augment.zoom=[0.75,1.5]",
         "augment.crop=[112,160]",
         "train.epochs=9",
@@ -144,6 +143,7 @@ class Run:
         found: Result = {"cpu_seconds": np.array(seconds)}
         with np.load(self.folder / "checkpoints.npz") as file:
             found |= {kind: file[kind].sum(0, dtype=np.int64) for kind in KINDS}
+        self.result.parent.mkdir(parents=True, exist_ok=True)
         write_npz(self.result, found)
         return float(mean_iou(found["last"]))
 
@@ -179,19 +179,13 @@ def keep(work: Path) -> None:
     """Gather all results in KEPT, which is small enough to be committed."""
     results = read_results(work)
     flat = {f"{run.name}/{key}": v for run, found in results.items() for key, v in found.items()}
+    KEPT.parent.mkdir(parents=True, exist_ok=True)
     write_npz(KEPT, flat)
 
 
 def read_npz(path: Path) -> Result:
     with np.load(path) as file:
         return dict(file)
-
-
-def write_npz(path: Path, arrays: dict[str, Any]) -> None:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, buffer.getbuffer())
 
 
 def train(run: Run, data: Path, settings: Sequence[str]) -> None:

@@ -5,7 +5,9 @@ from pathlib import Path
 import ladder
 import numpy as np
 import pytest
-from ladder import Run, is_hopeless, keep, read_results, table, write_npz
+from ladder import Run, is_hopeless, keep, read_results, table
+
+from nyuseg.utils.arrays import write_npz
 
 
 def confusion(wrong: float) -> np.ndarray:
@@ -20,6 +22,7 @@ def finish(work: Path, arm: str, seed: int, wrong: float, seconds: float = 100) 
     """A finished run whose average of the weights makes no mistake."""
     run = Run(work, arm, seed, (seed - 1) % ladder.FOLDS)
     parts = {"last": confusion(wrong), "ema": confusion(0)}
+    run.result.parent.mkdir(parents=True, exist_ok=True)
     write_npz(run.result, {**parts, "cpu_seconds": np.array(seconds)})
     return run
 

@@ -128,7 +128,7 @@ def test_a_decoder_is_as_wide_as_it_is_told(decoder: str) -> None:
     assert narrow.eval()(images(2).to("meta"))["logits"].shape == (2, 13, 8, 24)
 
 
-def _shapes(network: torch.nn.Module) -> dict[str, torch.Size]:
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
     return {name: p.shape for name, p in network.named_parameters()}
 
 

@@ -1,6 +1,5 @@
 """The checkpoints of a fold that could predict, compared on its held-out images."""
 
-import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +10,8 @@ import numpy as np
 from nyuseg.evaluation.bootstrap import difference
 from nyuseg.experiment.folder import Experiment
 from nyuseg.experiment.records import Estimate
+from nyuseg.utils.arrays import write_npz
 from nyuseg.utils.errors import UserError
-from nyuseg.utils.files import write_bytes
 
 CHECKPOINTS = ("best", "last", "ema", "mean")
 HALVES = "halves"
@@ -28,9 +27,7 @@ def write_confusions(
     """
     arrays: dict[str, Any] = {kind: found.astype(np.int32) for kind, found in confusions.items()}
     arrays[HALVES] = np.array(halves, np.int64)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    write_bytes(path, buffer.getbuffer())
+    write_npz(path, arrays)
 
 
 def read_confusions(experiment: Experiment) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:

@@ -1,12 +1,15 @@
-"""NumPy files written and read one entry at a time: memory does not grow with their length."""
+"""NumPy files: long ones written and read one entry at a time, so that memory does not grow."""
 
+import io
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import write_bytes
 
 
 class ArrayFile(AbstractContextManager["ArrayFile"]):
@@ -50,6 +53,13 @@ def map_array(path: Path) -> np.ndarray:
     if not isinstance(array, np.ndarray) or not array.ndim:
         raise UserError(f"{path}: not a NumPy array of several entries")
     return array
+
+
+def write_npz(path: Path, arrays: dict[str, Any]) -> None:
+    """Write named arrays as a compressed .npz file, whole or not at all."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_bytes(path, buffer.getbuffer())
 
 
 def read_entries(path: Path) -> Iterator[np.ndarray]:
