@@ -39,7 +39,7 @@ ONLY_IN = {
     "albumentations": {"dataloading.augmentation"},
     "ttach": {"inference.tta"},
     "segmentation_models_pytorch": {"models.network", "training.losses"},
-    "matplotlib": {"analysis.forest_plot"},
+    "matplotlib": {"analysis.forest_plot", "evaluation.learning_curves"},
 }
 TORCH_FAMILY = {"torch", "torchvision", "timm", "safetensors", *ONLY_IN}
 TORCH_FAMILY -= {"matplotlib"}  # Behind one module too, but without torch.

@@ -22,7 +22,7 @@ train.soft_iou train.aux_loss train.depth_loss train.ema train.mean_last
 folds.count folds.group folds.full
 predict.checkpoint
 compute.workers compute.precision compute.accumulate compute.checkpointing compute.compile
-compute.cache compute.predict_batch_size
+compute.cache compute.predict_batch_size compute.tensorboard
 tta.views
 submission.order submission.base submission.empty
 """

@@ -118,11 +118,11 @@ from multiprocessing import active_children
 sys.path.insert(0, {str(PROJECT / "src")!r})
 import train_folds
 from nyuseg.training import fold as fit
-def note(self):
+def note(*_):
     print("workers", sorted(child.pid for child in active_children()))
 if __name__ == "__main__":
     multiprocessing.set_start_method("forkserver")
-    fit.FoldTrainer._log_epoch = note
+    fit.EpochLog.epoch = note
     settings = ["model.encoder=tu-test_resnet", "data.size=[32,48]", "compute.workers=1"]
     settings += ["train.batch_size=2", "train.epochs=3", "folds.count=2"]
     train_folds.main([

@@ -130,7 +130,7 @@ def test_it_trains_on_every_image_and_holds_none_out(work: Path) -> None:
 @pytest.mark.slow
 def test_what_it_leaves_behind_claims_no_score(work: Path) -> None:
     folder = work / "oof/demo/fold_full0"
-    names = {"last.pt", "metrics.csv", "train.log"}
+    names = {"last.pt", "metrics.csv", "progress.png", "train.log"}
     names |= {"weights.safetensors", "weights.json", "fold.json"}
     assert {path.name for path in folder.iterdir()} == names
     record = read_json(folder / "fold.json")

@@ -1,4 +1,4 @@
-"""Forest plots: estimates with their intervals; the only module that knows matplotlib."""
+"""Forest plots: estimates with their intervals."""
 
 import io
 from collections.abc import Mapping, Sequence

@@ -255,3 +255,8 @@ class Compute(Section):
     predict_batch_size: int | None = Field(None, ge=1)
     """Images predicted at once, each view counting as one; halved when they do not fit. null: 16 on
     a GPU, one image in all its views on a processor."""
+
+    tensorboard: int | None = Field(None, ge=1)
+    """Epochs from one picture of held-out predictions to the next in TensorBoard's files,
+    oof/<name>/fold_<k>/tensorboard, which also have the scores of each epoch; null: no such files.
+    Needs pip install -e '.[tensorboard]'."""

@@ -1,6 +1,6 @@
 """Scoring predictions against labels, after they are made."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,17 @@ from nyuseg.evaluation.means import Means, total_loss
 from nyuseg.evaluation.metrics import summarize
 from nyuseg.experiment.folder import Experiment
 from nyuseg.inference.grid import likeliest
-from nyuseg.inference.predictor import Predictor
+from nyuseg.inference.predictor import Prediction, Predictor
 from nyuseg.utils.errors import UserError
 
 PAIRS = NUM_CLASSES**2
+# What may be called with each prediction and its label, uint8 [H,W], when both are there.
+Look = Callable[[Prediction, np.ndarray], None]
 
 
-def validate(predictor: Predictor, source: Source, ids: Sequence[str]) -> dict[str, Any]:
+def validate(
+    predictor: Predictor, source: Source, ids: Sequence[str], look: Look | None = None
+) -> dict[str, Any]:
     """Predict training frames and score them at their native size.
 
     Returns `confusions` (int64 [n,13,13], by image, in the order of the ids), their sum `confusion`
@@ -44,6 +48,8 @@ def validate(predictor: Predictor, source: Source, ids: Sequence[str]) -> dict[s
         if guess is not None:
             parts[1] = depth_error(guess.to(device), truth["depth"])
         means.add(*(torch.stack(kind) for kind in zip(*parts, strict=True)))
+        if look:
+            look(prediction, truth["label"])
     confusions = counts[:, :PAIRS].cpu().numpy().reshape(-1, NUM_CLASSES, NUM_CLASSES)
     confusion = confusions.sum(0)
     segmentation, depth = means.read()

@@ -28,8 +28,10 @@ class FoldFiles:
         self.previous = folder / "previous.pt"
         self.broken = folder / "last.pt.broken"
         self.best = folder / "best.pt"
-        # For people: a row an epoch, and what was printed.
+        # For people: a row an epoch, the same as curves and for TensorBoard, what was printed.
         self.metrics = folder / "metrics.csv"
+        self.progress = folder / "progress.png"
+        self.tensorboard = folder / "tensorboard"
         self.log = folder / "train.log"
         # What is left of it: the weights that predict, their WeightsRecord, and how each kind of
         # checkpoint predicts each image.

@@ -14,10 +14,10 @@ from nyuseg.dataloading.inputs import training_inputs
 from nyuseg.dataloading.loader import iterate, make_loader
 from nyuseg.dataloading.seeds import mix_seed
 from nyuseg.evaluation.checkpoint_scores import write_confusions
-from nyuseg.evaluation.history import Epoch, number, read_seconds, write_metrics
+from nyuseg.evaluation.history import Epoch, read_seconds, write_metrics
 from nyuseg.evaluation.means import Means, total_loss
 from nyuseg.evaluation.optimism import half_sums
-from nyuseg.evaluation.validation import validate
+from nyuseg.evaluation.validation import Look, validate
 from nyuseg.experiment.folder import Experiment
 from nyuseg.experiment.training_data import training_frames
 from nyuseg.inference.ensemble import Ensemble, NotFiniteError
@@ -27,10 +27,12 @@ from nyuseg.models.network import build_model
 from nyuseg.models.release import release_weights
 from nyuseg.training.best_epoch import BestEpoch
 from nyuseg.training.checkpoint import load_checkpoint, load_latest, save_latest
+from nyuseg.training.epoch_log import EpochLog, Waiting
 from nyuseg.training.full_fit import epochs_of
 from nyuseg.training.losses import LossWatch
 from nyuseg.training.optimization import TrainingStep
 from nyuseg.training.schedule import learning_rate
+from nyuseg.training.tensorboard import TensorBoard
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import remove_partial
 from nyuseg.utils.progress import progress
@@ -59,11 +61,16 @@ class FoldTrainer:
     weights. A network on all images has none held out: no scores, no best epoch.
     """
 
-    def __init__(self, experiment: Experiment, fold: Fold, device: torch.device) -> None:
+    def __init__(
+        self, experiment: Experiment, fold: Fold, device: torch.device, later: int = 0
+    ) -> None:
+        """later: how many folds this run still trains after it."""
         self.experiment, self.fold, self.device = experiment, fold, device
         self.config, self.number = experiment.config, fold_number(fold)
         self.files = experiment.fold_files(fold)
         self.epoch, self.epochs = 0, epochs_of(experiment, fold)
+        self.log = EpochLog(experiment, self.files, f"fold {fold}", self.epochs, later)
+        self.waiting = Waiting()
         self.best = BestEpoch(self.files.best)
         self.history: list[Epoch] = []
         # Of each epoch: its optimism.half_sums, and how long it took.
@@ -71,6 +78,8 @@ class FoldTrainer:
         self.seconds = read_seconds(self.files.metrics)
         ids = training_ids(experiment, fold)
         self._make_network()  # Before frames are decoded: its weights may be missing.
+        every = self.config.compute.tensorboard
+        self.board = TensorBoard(self.files.tensorboard, every, self.epoch) if every else None
         self.source = training_frames(experiment)
         self.train = TrainingSet(self.source, ids, self.config, self.number)
         self.valid_ids = experiment.ids(fold, held_out=True)
@@ -104,7 +113,7 @@ class FoldTrainer:
         """Train the epochs that are left, then write the release weights."""
         weights = self.config.model.encoder_weights or "random"
         begun = f"going on after epoch {self.epoch}" if self.epoch else f"weights: {weights}"
-        self._log(f"fold {self.fold}: encoder {self.config.model.encoder}, {begun}")
+        self.log.line(f"fold {self.fold}: encoder {self.config.model.encoder}, {begun}")
         while self.epoch < self.epochs:
             self._one_epoch()
         write_metrics(self.files.metrics, self.history, self.seconds)
@@ -138,7 +147,7 @@ class FoldTrainer:
             self.model.load_state_dict(weights)
             valid = self._scores()
             found[kind] = valid["confusions"]
-            self._log(f"fold {self.fold} {kind} of the weights:  mIoU {valid['miou']:.4f}")
+            self.log.line(f"fold {self.fold} {kind} of the weights:  mIoU {valid['miou']:.4f}")
         write_confusions(self.files.checkpoint_scores, found, self.halves)
 
     def _one_epoch(self) -> None:
@@ -148,8 +157,10 @@ class FoldTrainer:
         torch.empty((), dtype=torch.int64).random_()  # One that loaders took: the figures stay.
         self.sampler.epoch = self.epoch
         train = self._train_epoch()
+        frames = self.source, self.valid_ids
+        look = self.board.viewer(self.epoch + 1, *frames) if self.board else None
         try:
-            valid = self._scores() if self.valid_ids else self._try_out()
+            valid = self._scores(look) if self.valid_ids else self._try_out()
         except NotFiniteError as error:  # The last step ruined the weights.
             self._stop(str(error))
         self.epoch += 1
@@ -159,7 +170,11 @@ class FoldTrainer:
             self.halves.append(half_sums(valid["confusions"], self.scenes).tolist())
         self.seconds[self.epoch] = time.monotonic() - started
         self._keep(valid)
-        self._log_epoch()
+        images = len(self.loader) * self.config.train.batch_size
+        if self.board:
+            class_iou = valid.get("class_iou", ())
+            self.board.scalars(self.history[-1], self.seconds[self.epoch], class_iou)
+        self.log.epoch(self.history, self.seconds, images, self.waiting.seconds, self.best.epoch)
 
     def _row(self, train: dict[str, float | None], valid: dict[str, Any]) -> Epoch:
         return Epoch(
@@ -176,9 +191,9 @@ class FoldTrainer:
             skipped_steps=self.epoch * len(self.loader) - self.step.taken(),
         )
 
-    def _scores(self) -> dict[str, Any]:
+    def _scores(self, look: Look | None = None) -> dict[str, Any]:
         self.model.eval()
-        return validate(self.predictor, self.source, self.valid_ids)
+        return validate(self.predictor, self.source, self.valid_ids, look)
 
     def _try_out(self) -> dict[str, Any]:
         """Predict one image, which shows whether the answer is finite; it is scored on none."""
@@ -221,7 +236,9 @@ class FoldTrainer:
 
     def _batches(self) -> Iterator[dict[str, Any]]:
         title = f"fold {self.fold} epoch {self.epoch + 1}/{self.epochs}"
-        for batch in progress(iterate(self.loader), title, len(self.loader), "batch"):
+        self.waiting = Waiting()
+        batches = self.waiting.over(iterate(self.loader))
+        for batch in progress(batches, title, len(self.loader), "batch"):
             yield training_inputs(batch, self.config.data, self.device)
 
     def _keep(self, valid: dict[str, Any]) -> None:
@@ -259,27 +276,6 @@ class FoldTrainer:
             ) from None
         self.epoch, self.halves = state["epoch"], state["halves"]
         self.best.restore(state["best"], self.epoch, self.model.state_dict())
-
-    def _log(self, line: str) -> None:
-        """Print a line, and append it with the time to the fold's log."""
-        print(line, flush=True)
-        self.files.folder.mkdir(parents=True, exist_ok=True)
-        with self.files.log.open("a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
-
-    def _log_epoch(self) -> None:
-        row, seconds = self.history[-1], self.seconds[self.epoch]
-        images = len(self.loader) * self.config.train.batch_size
-        scores = f"  valid loss {number(row.valid_loss)}  mIoU {number(row.valid_miou)}"
-        scores += f"  pixel acc {number(row.valid_pixel_accuracy)}"
-        self._log(
-            f"fold {self.fold} epoch {self.epoch:3d}/{self.epochs}"
-            f"  loss {number(row.train_loss)} (depth {number(row.train_depth)})"
-            f"{scores if self.valid_ids else ''}"
-            f"  {seconds:.1f} s, {images / seconds:.1f} img/s"
-            + " *" * (self.best.epoch == self.epoch)
-            + (f"  ({self.experiment.short_notice})" if self.experiment.short_notice else "")
-        )
 
 
 def _score(state: dict[str, Any]) -> dict[str, Any] | None:

@@ -62,12 +62,13 @@ def train(config: Config, folds: list[Fold], root: Path, oof: Path, fresh: bool)
 
 
 def _train_each(experiment: Experiment, folds: Sequence[Fold], device: torch.device) -> None:
-    for fold in folds:
+    for place, fold in enumerate(folds, start=1):
         if experiment.is_finished(fold):
             print(f"fold {fold}: already finished, skipped")
             continue
+        later = sum(not experiment.is_finished(other) for other in folds[place:])
         with experiment.lock(fold):
-            FoldTrainer(experiment, fold, device).run()
+            FoldTrainer(experiment, fold, device, later).run()
             if isinstance(fold, int):
                 write_oof(experiment, fold, device)
             else:
