@@ -18,6 +18,7 @@ from nyuseg.dataloading.dataset import EpochSampler, PredictionSet, TrainingSet
 from nyuseg.dataloading.inputs import network_images, training_inputs
 from nyuseg.dataloading.loader import collate
 from nyuseg.dataloading.seeds import mix_seed
+from nyuseg.dataloading.slopes import surface_slopes
 from nyuseg.models.normalisation import resolve_normalisation
 from nyuseg.utils.errors import UserError
 
@@ -91,6 +92,7 @@ def test_missing_depth_and_borders_are_not_valid(tiny_folder: TinyFolder, tmp_pa
         ["rgb"],
         ["rgb", "linear_depth"],
         ["rgb", "log_depth", "xy"],
+        ["rgb", "slopes", "inverse_depth"],
         ["rgb", "xy", "inverse_depth", "linear_depth", "log_depth"],
     ],
 )
@@ -100,6 +102,7 @@ def test_channels_lie_in_the_configs_order(channels: list[str]) -> None:
     planes = network_images(collate([frame]), data, torch.device("cpu"))[0]
     assert planes.dtype == torch.float32
     assert len(planes) == data.channel_count
+    depth = torch.from_numpy(frame["depth"].astype(np.int32))[None]
     rgb = (frame["image"] / 255 - [0.1, 0.2, 0.3]) / [0.5, 0.25, 2]
     expected = {
         "rgb": list(rgb.transpose(2, 0, 1)),
@@ -107,6 +110,7 @@ def test_channels_lie_in_the_configs_order(channels: list[str]) -> None:
         "linear_depth": [linear_depth(frame["depth"])],
         "inverse_depth": [inverse_depth(frame["depth"])],
         "log_depth": [log_depth(frame["depth"])],
+        "slopes": list(surface_slopes(depth, data.size[1])[0]),
     }
     wanted = np.stack([plane for channel in channels for plane in expected[channel]])
     np.testing.assert_allclose(planes.numpy(), wanted, atol=1e-5)
@@ -151,6 +155,7 @@ def test_training_and_prediction_have_sizes_of_their_own(
         assert not np.array_equal(sample["image"], cropped[6, index]["image"])
         assert sample["image"].shape == (64, 96, 3)
         assert on_device(cropped, (5, index))["label"].shape == (1, 64, 96)
+        del sample["zoom"]  # A number.
         arrays = [values for values in sample.values() if isinstance(values, np.ndarray)]
         assert cropped.sample_bytes == sum(values.nbytes for values in arrays)
     assert PredictionSet(source, samples.ids, config.data)[0]["image"].shape == (32, 48, 3)

@@ -99,7 +99,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _depth_to_fuse(self) -> "Config":
-        if self.model.fusion != "early" and not self.data.uses_depth:
+        if self.model.fusion != "early" and not self.data.depth_channels:
             raise ValueError(
                 f"model.fusion: {self.model.fusion} needs a channel of the depth in data.channels, "
                 "such as inverse_depth"

@@ -11,7 +11,7 @@ from nyuseg.config.values import Channel, Colour, DepthUnit, Section, TextOrNull
 
 
 def _width(channel: str) -> int:
-    return {"rgb": 3, "xy": 2}.get(channel, 1)
+    return {"rgb": 3, "slopes": 2, "xy": 2}.get(channel, 1)
 
 
 class Data(Section):
@@ -23,7 +23,8 @@ class Data(Section):
     another size where augment.working_size or augment.crop gives one."""
 
     channels: tuple[Channel, ...] = ("rgb", "inverse_depth")
-    """Input channels, rgb first; xy are the pixel's two coordinates, 0 to 1."""
+    """Input channels, rgb first. slopes: how the surface leans to the right and downwards, by the
+    depth and a Kinect's field of view. xy: the pixel's two coordinates, 0 to 1."""
 
     mean: Colour | None = None
     """Mean of red, green and blue, in 0 to 1. null: what the encoder's pretrained weights were
@@ -69,12 +70,12 @@ class Data(Section):
     @property
     def uses_depth(self) -> bool:
         """Whether a channel is made of the depth."""
-        return bool(self.depth_channels)
+        return any(one not in ("rgb", "xy") for one in self.channels)
 
     @property
     def depth_channels(self) -> tuple[int, ...]:
-        """Where the channels that are made of the depth lie among the input channels."""
-        return tuple(self._start(one) for one in self.channels if one not in ("rgb", "xy"))
+        """Where the channels that are codes of the depth lie among the input channels."""
+        return tuple(self._start(one) for one in self.channels if one.endswith("_depth"))
 
     @property
     def xy_channels(self) -> slice | None:
@@ -83,6 +84,11 @@ class Data(Section):
             return None
         start = self._start("xy")
         return slice(start, start + 2)
+
+    @property
+    def negated_channels(self) -> tuple[int, ...]:
+        """Where those lie that change their sign in a mirror: the slope to the right."""
+        return (self._start("slopes"),) if "slopes" in self.channels else ()
 
     def _start(self, channel: Channel) -> int:
         return sum(_width(one) for one in self.channels[: self.channels.index(channel)])

@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 # Stride of the decoder's grid: logits and probabilities are a quarter of the input's size.
 STRIDE = 4
 
-Channel = Literal["rgb", "inverse_depth", "linear_depth", "log_depth", "xy"]
+Channel = Literal["rgb", "inverse_depth", "linear_depth", "log_depth", "slopes", "xy"]
 Colour = tuple[float, float, float]
 
 

@@ -13,6 +13,7 @@ import torch
 
 from nyuseg.config.sections import Data
 from nyuseg.data.depth import inverse_depth, linear_depth, log_depth
+from nyuseg.dataloading.slopes import surface_slopes
 
 Sample = dict[str, Any]
 DEPTH_CODES = {
@@ -46,7 +47,8 @@ def training_inputs(batch: Sample, data: Data, device: torch.device) -> Sample:
     """A labelled batch of loader.collate on the device, as the network and its losses want it.
 
     Besides what network_images reads: `label` uint8 [N,H,W], and perhaps `depth_seen`, like
-    `depth`, which the network then sees instead. Returns `image` as network_images,
+    `depth`, which the network then sees instead, and `zoom`, float [N], how much larger than in
+    data.size a frame is. Returns `image` as network_images,
     `label` int64 [N,H,W] (255 void) and, of a batch with depth, `depth` float32 [N,1,H,W] linear in
     0..1, `depth_valid` bool [N,1,H,W]; the rest of the batch is passed on.
     """
@@ -54,11 +56,12 @@ def training_inputs(batch: Sample, data: Data, device: torch.device) -> Sample:
     label = batch["label"].to(device, non_blocking=True).long()
     if "depth" not in batch:
         return {**batch, "image": network_input(image, None, data), "label": label}
+    zoom = torch.as_tensor(batch.get("zoom", 1.0), device=device).view(-1, 1, 1)
     depth = _millimetres(batch["depth"], device)[:, None]
     seen = _millimetres(batch["depth_seen"], device) if "depth_seen" in batch else depth[:, 0]
     return {
         **batch,
-        "image": network_input(image, seen, data),
+        "image": network_input(image, seen, data, zoom),
         "label": label,
         "depth": _look_up(_depth_table("linear_depth", device), depth),
         "depth_valid": depth > 0,
@@ -70,12 +73,18 @@ def _millimetres(depth: torch.Tensor, device: torch.device) -> torch.Tensor:
     return depth.to(device, non_blocking=True).int() & 0xFFFF
 
 
-def network_input(image: torch.Tensor, depth: torch.Tensor | None, data: Data) -> torch.Tensor:
+def network_input(
+    image: torch.Tensor,
+    depth: torch.Tensor | None,
+    data: Data,
+    zoom: torch.Tensor | float = 1.0,
+) -> torch.Tensor:
     """Stack the channels that the config names: float32 [N,C,H,W] in channels-last memory.
 
     image: uint8 [N,H,W,3]; RGB is normalised by mean and standard deviation. depth: int32 [N,H,W]
-    in millimetres, None when no channel is made of it; its codes lie in 0..1, missing = 0. xy: the
-    pixel's position in the input, 0..1 from left to right and from top to bottom (Exp050).
+    in millimetres, None when no channel is made of it; its codes lie in 0..1, missing = 0. zoom:
+    how much larger than in data.size a frame is, float [N,1,1]. xy: the pixel's position in the
+    input, 0..1 from left to right and from top to bottom (Exp050).
     """
     count, height, width, _ = image.shape
     planes = torch.empty(count, height, width, data.channel_count, device=image.device)
@@ -90,6 +99,11 @@ def network_input(image: torch.Tensor, depth: torch.Tensor | None, data: Data) -
         elif channel == "xy":
             planes[..., place] = torch.from_numpy(np.linspace(0, 1, width))
             planes[..., place + 1] = torch.from_numpy(np.linspace(0, 1, height))[:, None]
+            place += 2
+        elif channel == "slopes":
+            assert depth is not None
+            slopes = surface_slopes(depth, data.size[1], zoom)
+            planes[..., place : place + 2] = slopes.permute(0, 2, 3, 1)
             place += 2
         else:
             assert depth is not None  # See Data.uses_depth.

@@ -53,8 +53,9 @@ class ZoomCrop:
 
     def __call__(self, native: Frame, random: np.random.Generator) -> Frame:
         """The input of a native frame: image uint8 [H,W,3], label uint8 [H,W] and perhaps depth
-        uint16 [H,W], of the crop's size. Where a crop holds no labelled pixel, or not the rare
-        class that it is laid around, others are tried."""
+        uint16 [H,W], of the crop's size, and how much larger than predicted it is, `zoom`, float32
+        []. Where a crop holds no labelled pixel, or not the rare class that it is laid around,
+        others are tried."""
         for _ in range(TRIES):
             place = self._rare_place(native["label"], random)
             motion = self._draw(native["image"].shape[:2], random, place)
@@ -67,6 +68,7 @@ class ZoomCrop:
             if self.options.zoom_depth:
                 depth = changed_depth(depth, depth / np.float32(motion.zoom))
             frame["depth"] = depth
+        frame["zoom"] = np.array(motion.zoom, np.float32)
         return frame
 
     def _rare_place(self, label: np.ndarray, random: np.random.Generator) -> Place | None:

@@ -95,7 +95,7 @@ class Ensemble:
         return list(groups.values())
 
     def _augment(self, views: list[View], images: torch.Tensor) -> torch.Tensor:
-        seen = torch.cat([augment(view, images, self.config.data.xy_channels) for view in views])
+        seen = torch.cat([augment(view, images, self.config.data) for view in views])
         return seen.contiguous(memory_format=torch.channels_last)
 
     def _run(self, model: nn.Module, seen: torch.Tensor, precision: str) -> dict[str, torch.Tensor]:

@@ -10,25 +10,27 @@ import torch.nn.functional as F
 from ttach import functional
 
 from nyuseg.config.prediction import View
+from nyuseg.config.sections import Data
 
 # Sizes of scaled inputs are multiples of it: what the deepest encoder divides by.
 STEP = 32
 
 
-def augment(view: View, images: torch.Tensor, xy: slice | None) -> torch.Tensor:
+def augment(view: View, images: torch.Tensor, data: Data) -> torch.Tensor:
     """What the network sees of images float32 [N,C,H,W] in a view; of another size when scaled.
 
-    xy: the coordinate channels, if any; a mirror image keeps them, because they say where a pixel
-    lies in the input. Colour is scaled bilinearly, every other channel by the nearest pixel: a
-    mean of two depths belongs to neither surface.
+    A mirror image keeps the coordinate channels, because they say where a pixel lies in the input,
+    and what leans to the right leans to the left in it. Colour is scaled bilinearly, every other
+    channel by the nearest pixel: a mean of two depths belongs to neither surface.
     """
     seen = images if view.scale == 1 else _resize(images, scaled_size(view, images.shape[-2:]))
     if not view.flip:
         return seen
-    flipped = functional.hflip(seen)
-    if xy is not None:
-        flipped = flipped.clone()
-        flipped[:, xy] = seen[:, xy]
+    flipped = functional.hflip(seen).clone()
+    if data.xy_channels:
+        flipped[:, data.xy_channels] = seen[:, data.xy_channels]
+    for channel in data.negated_channels:
+        flipped[:, channel] *= -1
     return flipped
 
 
