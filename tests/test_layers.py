@@ -26,6 +26,7 @@ ORDER = (
     "training",
     "ensembling",
     "analysis",
+    "report",
     "kaggle",
 )
 WITHOUT_TORCH = {"utils", "config", "data", "demo", "experiment"}

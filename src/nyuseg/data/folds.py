@@ -63,7 +63,7 @@ def fold_table(root: Path, ids: list[str], count: int, group: str) -> pd.DataFra
         )
     if group == "random":
         scenes["fold"] = split_random(len(ids), count)
-    elif count == 5 and not (root / "scenes.csv").exists() and _is_nyuv2(ids):
+    elif count == 5 and not (root / "scenes.csv").exists() and is_nyuv2(ids):
         return read_folds(NYUV2_FOLDS)
     else:
         scenes["fold"] = split_by_scene(scenes, count)
@@ -165,7 +165,8 @@ def shorten_notice(notice: str | None) -> str:
     return (notice or "").partition(":")[0].lower()
 
 
-def _is_nyuv2(ids: list[str]) -> bool:
+def is_nyuv2(ids: list[str]) -> bool:
+    """Whether these are the ids of NYUv2's training images."""
     return NYUV2_FOLDS.exists() and set(ids) == set(read_folds(NYUV2_FOLDS)["image_id"])
 
 
