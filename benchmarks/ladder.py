@@ -13,7 +13,7 @@ training; the table says how many each took.
 examples:
   python benchmarks/ladder.py run --work /tmp/ladder --input /data/nyuv2 --jobs 2
   python benchmarks/ladder.py run --work /tmp/ladder --input /data/nyuv2 --only base --only lovasz
-  python benchmarks/ladder.py table --work /tmp/ladder
+  python benchmarks/ladder.py table --work /tmp/ladder --to best
 """
 
 import argparse
@@ -72,6 +72,7 @@ INGREDIENTS: dict[str, tuple[str, ...]] = {
     "RGB alone": ("data.channels=[rgb]", "model.depth_head=false"),
     "no depth head": ("model.depth_head=false",),
     "depth filters from zero": ("model.input_init=zeros",),
+    "slopes too": ("data.channels=[rgb,inverse_depth,slopes]",),
     "coordinates too": ("data.channels=[rgb,inverse_depth,xy]",),
     "depth branch": ("model.fusion=branch",),
     "two streams": ("model.fusion=two_stream", "train.epochs=3"),
@@ -105,6 +106,33 @@ INGREDIENTS: dict[str, tuple[str, ...]] = {
     "half the epochs": ("train.epochs=3",),
     "twice the epochs": ("train.epochs=12",),
 }
+# What configs/nyuv2_small_best.yaml has that the base has not, in parts, at this size; they were
+# chosen at 240x320, by single runs. Left out one at a time they tell which of them did it.
+BEST: dict[str, tuple[str, ...]] = {
+    "slopes": ("data.channels=[rgb,inverse_depth,slopes]",),
+    "FPN": ("model.decoder=fpn", "data.size=[160,192]"),
+    "zoomed crops": (*UNMOVED, "augment.zoom=[0.67,1.5]", "augment.crop=[128,160]"),
+    "colour": ("augment.colour=0.5",),
+    "Lovasz": ("train.lovasz=0.5",),
+    "optimiser": (
+        "train.lr=0.004",
+        "train.encoder_lr=0.3",
+        "train.schedule=poly",
+        "train.warmup=0.5",
+        "train.weight_decay=0.05",
+        "train.decay_all=false",
+    ),
+}
+BEST_EPOCHS, OTHER_EPOCHS = 7, {"zoomed crops": 5, "Lovasz": 8}
+for _without in (None, *BEST):
+    _parts = [part for name, part in BEST.items() if name != _without]
+    _epochs = OTHER_EPOCHS.get(_without or "", BEST_EPOCHS)
+    INGREDIENTS[f"best without {_without}" if _without else "best"] = (
+        *(change for part in _parts for change in part),
+        f"train.epochs={_epochs}",
+    )
+# What the others are compared with, and by which checkpoint: the one that its file predicts with.
+REFERENCES = {"base": "last", "best": "ema"}
 # An arm that is further than this below the base with its first seed gets no others.
 HOPELESS = 0.03
 KINDS = ("last", "ema")
@@ -159,8 +187,8 @@ def is_hopeless(run: Run, results: Mapping[Run, Result]) -> bool:
     base, own = (results.get(replace(run, arm=arm, seed=1, fold=0)) for arm in ("base", run.arm))
     if run.seed == 1 or base is None or own is None:
         return False
-    best = max(mean_iou(own[kind]) for kind in KINDS)
-    return bool(best < mean_iou(base["last"]) - HOPELESS)
+    score = max(mean_iou(own[kind]) for kind in KINDS)
+    return bool(score < mean_iou(base["last"]) - HOPELESS)
 
 
 def read_results(work: Path) -> dict[Run, Result]:
@@ -233,19 +261,20 @@ def _so_far(pid: int) -> float:
     return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
-def table(results: Mapping[Run, Result]) -> pd.DataFrame:
-    """A row for each arm and kind of checkpoint, over the seeds that it and the base have.
+def table(results: Mapping[Run, Result], reference: str = "base") -> pd.DataFrame:
+    """A row for each arm and kind of checkpoint, over the seeds that it and the reference have.
 
     miou is that of all folds' rooms pooled; difference, the mean over the seeds of how much it
-    exceeds the base's last epoch. Its standard error takes the variance between seeds from all
+    exceeds the reference's own, see REFERENCES. Its standard error takes the variance between seeds from all
     arms together, since a few of one arm say little about it, and is NaN without two of any.
     """
     by_arm = {a: {run.seed: r for run, r in results.items() if run.arm == a} for a in INGREDIENTS}
-    base, rows, found = by_arm["base"], [], []
+    base, rows, found = by_arm[reference], [], []
+    compared = REFERENCES[reference]
     for arm, own in by_arm.items():
         seeds = sorted(base.keys() & own.keys())
         for kind in KINDS if seeds else ():
-            over = [mean_iou(own[s][kind]) - mean_iou(base[s]["last"]) for s in seeds]
+            over = [mean_iou(own[s][kind]) - mean_iou(base[s][compared]) for s in seeds]
             miou = float(mean_iou(np.sum([own[s][kind] for s in seeds], 0)))
             seconds, usual = (sum(float(a[s]["cpu_seconds"]) for s in seeds) for a in (own, base))
             rows.append({"arm": arm, "checkpoint": kind, "miou": miou, "cpu": seconds / usual})
@@ -269,6 +298,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="how many of them, up to 10")
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side")
     parser.add_argument("--only", action="append", default=[], help="ingredients that begin so")
+    parser.add_argument("--to", choices=REFERENCES, default="base", help="what to compare with")
     parser.add_argument("--set", action="append", default=[], help="KEY=VALUE for all arms")
     options = parser.parse_args()
     only = [name.lower() for name in options.only]
@@ -280,7 +310,7 @@ def main() -> None:
             list(workers.map(lambda run: train(run, data, options.set), runs))
     elif options.what == "keep":
         keep(options.work)
-    print(table(read_results(options.work)).to_string(index=False, float_format="%.4f"))
+    print(table(read_results(options.work), options.to).to_string(index=False, float_format="%.4f"))
 
 
 if __name__ == "__main__":

@@ -81,3 +81,20 @@ def test_what_is_kept_needs_no_folder_and_is_added_to(work) -> None:
     assert set(results) == {first, second}
     assert np.array_equal(results[second]["last"], confusion(0.3))
     assert results[first]["cpu_seconds"] == 100
+
+
+def test_what_is_left_out_of_the_best_is_compared_with_the_best(work) -> None:
+    finish(work, "base", 1, 0.2)
+    finish(work, "best", 1, 0.1)  # Its average makes no mistake, and is what predicts.
+    finish(work, "best without slopes", 1, 0.15)
+    found = table(read_results(work), "best").set_index(["arm", "checkpoint"])
+    assert found.loc["best", "ema"]["difference"] == 0
+    assert found.loc["best without slopes", "last"]["difference"] == pytest.approx(0.85 / 1.15 - 1)
+
+
+def test_each_part_of_the_best_is_left_out_once_and_all_are_in_it() -> None:
+    whole = set(ladder.INGREDIENTS["best"])
+    for name, part in ladder.BEST.items():
+        without = set(ladder.INGREDIENTS[f"best without {name}"])
+        assert set(part) <= whole and not set(part) & without
+        assert {c for c in whole - without if not c.startswith("train.epochs")} == set(part)
