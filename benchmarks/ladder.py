@@ -265,8 +265,9 @@ def table(results: Mapping[Run, Result], reference: str = "base") -> pd.DataFram
     """A row for each arm and kind of checkpoint, over the seeds that it and the reference have.
 
     miou is that of all folds' rooms pooled; difference, the mean over the seeds of how much it
-    exceeds the reference's own, see REFERENCES. Its standard error takes the variance between seeds from all
-    arms together, since a few of one arm say little about it, and is NaN without two of any.
+    exceeds the reference's own, see REFERENCES. Its standard error takes the variance between seeds
+    from all arms together, since a few of one arm say little about it, and is NaN without two of
+    any.
     """
     by_arm = {a: {run.seed: r for run, r in results.items() if run.arm == a} for a in INGREDIENTS}
     base, rows, found = by_arm[reference], [], []
