@@ -9,6 +9,7 @@ from pages import Watched, launch
 from playwright.sync_api import Browser, sync_playwright
 from tiny_data import write_tiny_folder
 
+import infer
 import report
 import train_folds
 from nyuseg.data.frames import png_path, write_png
@@ -32,7 +33,7 @@ def train(root: Path, oof: Path, name: str, *changes: str) -> None:
 def write_blocks(root: Path) -> None:
     """Labels of large regions, so that there is an inside and a boundary."""
     random = np.random.default_rng(5)
-    ids = write_tiny_folder(root, [SIZE] * len(SCENES))
+    ids = write_tiny_folder(root, [SIZE] * len(SCENES), test=[SIZE, (48, 128), SIZE])
     rows = [
         f'{i},"{s.replace(chr(34), 2 * chr(34))}",x\n' for i, s in zip(ids, SCENES, strict=True)
     ]
@@ -45,13 +46,17 @@ def write_blocks(root: Path) -> None:
 
 @pytest.fixture(scope="session")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """data/, oof/ with the experiments one and two, alone/ and both/ with reports."""
+    """data/, oof/ with the experiments one and two, submissions/one_tta; their reports in alone/,
+    both/ and test/."""
     root = tmp_path_factory.mktemp("report")
     write_blocks(root / "data")
     train(root / "data", root / "oof", "one")
     train(root / "data", root / "oof", "two", "train.lr=0.01")
     for names, folder in ((["one"], "alone"), (["one", "two"], "both")):
         report.main([*names, "--oof", str(root / "oof"), "--output", str(root / folder)])
+    places = ["--oof", str(root / "oof"), "--submissions", str(root / "submissions")]
+    infer.main(["--experiment", "one", "--tta", *places])
+    report.main(["--submission", "one_tta", *places, "--output", str(root / "test")])
     return root
 
 

@@ -82,6 +82,16 @@ def calibration_error(measures: Measures) -> float:
     return float(np.abs(right - said).sum() / max(1, count.sum()))
 
 
+def share_chart(submitted: np.ndarray, training: np.ndarray) -> Chart:
+    """Share of each class in a submission beside that in the training labels; pixels, int [13]."""
+    traces: list[Chart] = []
+    for number, (name, pixels) in enumerate((("submission", submitted), ("training", training))):
+        bar: Chart = {"type": "bar", "name": name, "x": list(CLASS_NAMES)}
+        shares = _numbers(100 * pixels / max(1, pixels.sum()))
+        traces.append({**bar, "y": shares, "marker": {"color": COLOURS[number]}})
+    return _chart("Share of each class, per cent of the pixels", traces, "%")
+
+
 def curve_chart(experiments: Sequence[Experiment], column: str, title: str) -> Chart:
     """A column of metrics.csv over the epochs, a line for each fold; none of a blend."""
     traces = []

@@ -87,9 +87,9 @@ class Seen:
 
 
 class Gatherer:
-    """Reads each frame once; writes what a browser shows of it below a folder.
+    """Reads each frame once; writes what a browser shows of it below a folder, see write_frame.
 
-    `frames/<file>.webp` and `.js`, and `thumbs/<file>.webp`; the file names are those of the masks.
+    The file names are those of the masks.
     """
 
     def __init__(self, experiments: Sequence[Experiment], folder: Path) -> None:
@@ -100,8 +100,6 @@ class Gatherer:
         self.kinds = [*stored_kinds(base.input, "train"), "label"]
         self.files = file_names(base.table["image_id"])
         self.scenes = base.table.set_index("image_id")["scene"].to_dict()
-        for name in ("frames", "thumbs"):
-            (folder / name).mkdir(parents=True)
 
     def run(self) -> Iterator[Seen]:
         """Each frame, in the order of the first experiment's table."""
@@ -128,10 +126,7 @@ class Gatherer:
             masks.append(mask)
         if depth is not None:
             arrays.append(("depth", at_cells(depth, cells.shape)))
-        write_bytes(self.folder / f"thumbs/{file}.webp", thumbnail(frame["image"], masks[0]))
-        write_bytes(self.folder / f"frames/{file}.webp", image_file(frame["image"]))
-        text = script("frameLoaded", {"file": file, "size": truth.shape}, arrays)
-        write_text(self.folder / f"frames/{file}.js", text)
+        write_frame(self.folder, file, frame["image"], masks[0], arrays)
         row: dict[str, Any] = {
             "id": image_id,
             "file": file,
@@ -141,6 +136,25 @@ class Gatherer:
         if len(masks) > 1:
             row["differing"] = float(np.mean(masks[0] != masks[1]))
         return Seen(row, measures)
+
+
+def write_frame(
+    folder: Path,
+    file: str,
+    image: np.ndarray,
+    mask: np.ndarray,
+    arrays: Sequence[tuple[str, np.ndarray]],
+) -> None:
+    """Write what a browser shows of a frame: frames/<file>.webp and .js, thumbs/<file>.webp.
+
+    image: uint8 [H,W,3]; mask: uint8 [H,W], which colours the thumbnail; arrays: see pixels.script.
+    """
+    for name in ("frames", "thumbs"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / f"thumbs/{file}.webp", thumbnail(image, mask))
+    write_bytes(folder / f"frames/{file}.webp", image_file(image))
+    text = script("frameLoaded", {"file": file, "size": mask.shape}, arrays)
+    write_text(folder / f"frames/{file}.js", text)
 
 
 def _parts(truth: np.ndarray, depth: np.ndarray | None) -> dict[str, np.ndarray]:

@@ -7,182 +7,71 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 
-from nyuseg.analysis.compare import check
-from nyuseg.data.classes import CLASS_NAMES, NUM_CLASSES, PALETTE
-from nyuseg.data.folds import is_nyuv2
-from nyuseg.evaluation.bootstrap import difference, score
+from nyuseg.data.classes import CLASS_NAMES, PALETTE
 from nyuseg.evaluation.history import number
-from nyuseg.evaluation.metrics import class_iou, summarize
-from nyuseg.evaluation.report import EXP060_IOU, difference_text
 from nyuseg.experiment.folder import Experiment
-from nyuseg.experiment.records import CrossValidation
-from nyuseg.report.charts import calibration_chart, class_chart, curve_chart, part_chart
-from nyuseg.report.gather import PARTITIONS, Gatherer, Measures
 from nyuseg.report.pixels import THUMB_SIZE, as_json
 from nyuseg.utils.errors import UserError
-from nyuseg.utils.files import atomic_folder, write_text
-from nyuseg.utils.locks import only_writer
+from nyuseg.utils.files import write_text
 
 INDEX, BROWSER = "index.html", "images.html"
 PACKAGE = files("nyuseg.report")
-MOST = 2  # Experiments side by side.
 
 
-def write_report(experiments: Sequence[Experiment], folder: Path) -> None:
-    """Write the report of an experiment, or of two, with their out-of-fold predictions.
+class Pages:
+    """Writes the pages of a report and what they load, all but the frames."""
 
-    Raises UserError for more of them, for what compare.check refuses and without Plotly.
-    """
-    if len(experiments) > MOST:
-        raise UserError(f"a report shows {MOST} experiments at most, not {len(experiments)}")
-    check(experiments)
-    plotly = _plotly()
-    with only_writer(folder), atomic_folder(folder, INDEX) as inside:
-        gatherer = Gatherer(experiments, inside)
-        rows, measures = [], [Measures() for _ in experiments]
-        for seen in gatherer.run():
-            rows.append(seen.row)
-            for total, one in zip(measures, seen.measures, strict=True):
-                total.add(one)
-        shutil.copyfile(plotly, inside / "plotly.min.js")
-        for static in PACKAGE.joinpath("static").iterdir():
-            write_text(inside / static.name, static.read_text(encoding="utf-8"))
-        facts = {"classes": CLASS_NAMES, "palette": PALETTE.tolist(), "images": rows}
-        facts["experiments"] = [experiment.config.name for experiment in experiments]
-        facts["thumb"] = THUMB_SIZE
-        write_text(inside / "images.js", f"const REPORT = {as_json(facts)};\n")
-        pages = jinja2.Environment(
+    def __init__(self, names: Sequence[str], experiments: Sequence[Experiment]) -> None:
+        """names: what is shown, in the headings. Raises UserError without Plotly."""
+        self.names = list(names)
+        try:
+            self.plotly = Path(str(files("plotly").joinpath("package_data/plotly.min.js")))
+        except ModuleNotFoundError:
+            raise UserError("a report needs Plotly: pip install -e '.[report]'") from None
+        self.templates = jinja2.Environment(
             loader=jinja2.FunctionLoader(_template),
             autoescape=True,
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        pages.globals |= {"names": [one.config.name for one in experiments], "number": number}
-        pages.globals |= {"classes": CLASS_NAMES, "palette": PALETTE.tolist()}
-        pages.globals["notices"] = [
+        self.templates.globals |= {"names": self.names, "number": number, "classes": CLASS_NAMES}
+        self.templates.globals["notices"] = [
             f"{one.config.name}: {one.notice}" for one in experiments if one.notice
         ]
-        context = _score_page(experiments, rows, measures)
-        write_text(inside / "charts.js", f"const CHARTS = {as_json(context.pop('charts'))};\n")
-        write_text(inside / INDEX, pages.get_template("score.html").render(page="score", **context))
-        scenes = sorted({row["scene"] for row in rows})
-        folds = range(experiments[0].config.folds.count)
-        images = {"page": "images", "scenes": scenes, "folds": folds}
-        write_text(inside / BROWSER, pages.get_template("images.html").render(images))
 
+    def write(
+        self,
+        folder: Path,
+        template: str,
+        context: dict[str, Any],
+        charts: list[dict[str, Any]],
+        rows: list[dict[str, Any]],
+        **facts: Any,
+    ) -> None:
+        """Write index.html by a template, and images.html.
 
-def _plotly() -> Path:
-    """The script that Plotly's package has. Raises UserError without the package."""
-    try:
-        return Path(str(files("plotly").joinpath("package_data/plotly.min.js")))
-    except ModuleNotFoundError:
-        raise UserError("a report needs Plotly: pip install -e '.[report]'") from None
+        charts: Plotly's, of the first page. rows: of the images, as static/browse.js reads them.
+        facts: what else the scripts know of all images: truth, whether there is one, and networks,
+        how many of them differ at most.
+        """
+        shutil.copyfile(self.plotly, folder / "plotly.min.js")
+        for static in PACKAGE.joinpath("static").iterdir():
+            write_text(folder / static.name, static.read_text(encoding="utf-8"))
+        facts |= {"classes": CLASS_NAMES, "palette": PALETTE.tolist(), "images": rows}
+        facts |= {"experiments": self.names, "thumb": THUMB_SIZE}
+        write_text(folder / "images.js", f"const REPORT = {as_json(facts)};\n")
+        write_text(folder / "charts.js", f"const CHARTS = {as_json(charts)};\n")
+        images = {
+            "truth": facts["truth"],
+            "scenes": sorted({row["scene"] for row in rows}),
+            "folds": sorted({row["scores"][0].get("fold", 0) for row in rows}),
+        }
+        for page, name, known in (("score", template, context), ("images", BROWSER, images)):
+            text = self.templates.get_template(name).render(page=page, **known)
+            write_text(folder / (INDEX if page == "score" else BROWSER), text)
 
 
 def _template(name: str) -> str:
     return PACKAGE.joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def confusions_of(rows: Sequence[dict[str, Any]], number: int) -> np.ndarray:
-    """The confusion matrix of each image, int64 [n,13,13], from what its row lists."""
-    found = np.zeros((len(rows), NUM_CLASSES, NUM_CLASSES), np.int64)
-    for place, row in enumerate(rows):
-        for truth, guess, pixels in row["scores"][number]["pairs"]:
-            found[place, truth, guess] = pixels
-    return found
-
-
-def _score_page(
-    experiments: Sequence[Experiment], rows: list[dict[str, Any]], measures: list[Measures]
-) -> dict[str, Any]:
-    names = [experiment.config.name for experiment in experiments]
-    scenes = [row["scene"] for row in rows]
-    confusions = [confusions_of(rows, number) for number in range(len(names))]
-    folds = [_by_fold(rows, number, found) for number, found in enumerate(confusions)]
-    nyuv2 = is_nyuv2([row["id"] for row in rows])
-    charts = [class_chart(names, folds, nyuv2)]
-    charts += [part_chart(partition, names, measures) for partition in PARTITIONS]
-    charts.append(calibration_chart(names, measures))
-    for column, title in (
-        ("valid_miou", "mIoU of the held-out images"),
-        ("train_loss", "Training loss"),
-        ("valid_loss", "Loss of the held-out images"),
-    ):
-        charts.append(curve_chart(experiments, column, title))
-    return {
-        "cards": [
-            _card(experiment, found, scenes, confusions[0])
-            for experiment, found in zip(experiments, confusions, strict=True)
-        ],
-        "images": len(rows),
-        "rooms": len(set(scenes)),
-        "class_rows": _class_rows(confusions, folds, nyuv2),
-        "nyuv2": nyuv2,
-        "matrices": [_matrix(found.sum(0)) for found in confusions],
-        "fold_rows": [_fold_row(rows, fold, folds) for fold in range(len(folds[0]))],
-        "charts": [chart for chart in charts if chart["data"]],
-    }
-
-
-def _by_fold(rows: Sequence[dict[str, Any]], number: int, found: np.ndarray) -> np.ndarray:
-    own = np.array([row["scores"][number]["fold"] for row in rows])
-    return np.stack([found[own == fold].sum(0) for fold in range(own.max() + 1)])
-
-
-def _card(
-    experiment: Experiment, found: np.ndarray, scenes: Sequence[str], base: np.ndarray
-) -> dict[str, Any]:
-    miou, total = score(found, scenes), summarize(found.sum(0))
-    record = CrossValidation.read(experiment.scores_path)
-    gain = None if found is base else difference_text(difference(found, base, scenes))
-    return {
-        "name": experiment.config.name,
-        "miou": miou,
-        "accuracy": total["pixel_accuracy"],
-        "depth": record.depth_mae_m,
-        "gain": gain,
-    }
-
-
-def _class_rows(
-    confusions: Sequence[np.ndarray], folds: Sequence[np.ndarray], nyuv2: bool
-) -> list[dict[str, Any]]:
-    totals = [found.sum(0) for found in confusions]
-    ious, each = [class_iou(total) for total in totals], [class_iou(found) for found in folds]
-    share = totals[0].sum(1) / max(1, totals[0].sum())
-    return [
-        {
-            "name": name,
-            "colour": PALETTE[k].tolist(),
-            "share": share[k],
-            "iou": [iou[k] for iou in ious],
-            "worst": [np.nanmin(one[:, k], initial=1) for one in each],
-            "best": [np.nanmax(one[:, k], initial=0) for one in each],
-            "reported": EXP060_IOU[k] if nyuv2 else None,
-        }
-        for k, name in enumerate(CLASS_NAMES)
-    ]
-
-
-def _matrix(total: np.ndarray) -> list[list[float | None]]:
-    """Shares of each true class's pixels by predicted class; None for a class without any."""
-    sums = total.sum(1, keepdims=True)
-    return [
-        [None if not all_of[0] else float(value / all_of[0]) for value in row]
-        for row, all_of in zip(total, sums, strict=True)
-    ]
-
-
-def _fold_row(
-    rows: Sequence[dict[str, Any]], fold: int, folds: Sequence[np.ndarray]
-) -> dict[str, Any]:
-    inside = [row for row in rows if row["scores"][0]["fold"] == fold]
-    return {
-        "fold": fold,
-        "images": len(inside),
-        "rooms": len({row["scene"] for row in inside}),
-        "scores": [summarize(found[fold]) for found in folds],
-    }

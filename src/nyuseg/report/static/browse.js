@@ -3,7 +3,8 @@
 
 const form = element("filters");
 const FIELDS = [...form.elements].map((field) => field.name).filter(Boolean);
-const DEFAULTS = { sort: "miou" };
+const DEFAULTS = { sort: REPORT.truth ? "miou" : "differing", of: "0" };
+const EMPTY = { search: "", truth: "", guess: "", fold: "", scene: "", from: "", to: "", ...DEFAULTS };
 let shown = [];
 let hash = null;
 
@@ -22,13 +23,12 @@ function pairPixels(row, of, truth, guess) {
   let pixels = 0;
   for (const [from, to, count] of row.scores[of].pairs) {
     const wanted = (truth === "" || from === Number(truth)) && (guess === "" || to === Number(guess));
-    // Without a class to be taken for, a true class means its errors when they are counted.
     if (wanted) pixels += count;
   }
   return pixels;
 }
 
-const settings = () => Object.fromEntries(new FormData(form));
+const settings = () => ({ ...EMPTY, ...Object.fromEntries(new FormData(form)) });
 
 function select(chosen) {
   const of = Number(chosen.of || 0);
@@ -57,13 +57,15 @@ function order(rows, chosen) {
     miou: (row) => row.scores[of].miou ?? 2,
     accuracy: (row) => row.scores[of].accuracy ?? 2,
     sure: (row) => -row.scores[of].sure,
+    doubt: (row) => row.scores[of].sure,
+    unsure: (row) => -row.scores[of].unsure,
     pair: (row) => -pairPixels(row, of, chosen.truth, chosen.guess),
     differing: (row) => -row.differing,
     gain: (row) => -gain(row),
     loss: (row) => gain(row),
     id: () => 0,
   };
-  const key = keys[chosen.sort] || keys.miou;
+  const key = keys[chosen.sort];
   const names = new Intl.Collator("en", { numeric: true });
   return rows
     .map((row) => [key(row), row])
@@ -74,8 +76,9 @@ function order(rows, chosen) {
 function caption(row, chosen) {
   const of = Number(chosen.of || 0);
   const scores = row.scores[of];
-  const parts = [`mIoU ${score(scores.miou)}`];
+  const parts = [REPORT.truth ? `mIoU ${score(scores.miou)}` : `${percent(scores.sure)} sure`];
   if (chosen.sort === "accuracy") parts[0] = `accuracy ${score(scores.accuracy)}`;
+  if (chosen.sort === "unsure") parts.push(`${percent(scores.unsure)} unsure`);
   if (chosen.sort === "sure") parts.push(`${percent(scores.sure)} surely wrong`);
   if (chosen.sort === "differing") parts.push(`${percent(row.differing)} differ`);
   if (chosen.sort === "gain" || chosen.sort === "loss") parts.push(`difference ${gain(row).toFixed(3)}`);
@@ -122,9 +125,7 @@ function update() {
 function writeAddress() {
   const facts = new URLSearchParams();
   for (const [name, value] of Object.entries(settings())) {
-    if (value !== "" && value !== (DEFAULTS[name] ?? "") && !(name === "of" && value === "0")) {
-      facts.set(name, value);
-    }
+    if (value !== EMPTY[name]) facts.set(name, value);
   }
   if (viewer.row) {
     facts.set("id", viewer.row.id);
@@ -140,8 +141,8 @@ function readAddress() {
   const facts = new URLSearchParams(location.hash.slice(1));
   for (const name of FIELDS) {
     const field = form.elements[name];
-    field.value = facts.get(name) ?? DEFAULTS[name] ?? (name === "of" ? "0" : "");
-    if (field.value === "" && facts.get(name) && field.tagName === "SELECT") field.value = "";
+    field.value = facts.get(name) ?? EMPTY[name];
+    if (field.selectedIndex === -1) field.value = EMPTY[name]; // Not one of its choices.
   }
   if (!facts.has("sort") && facts.has("guess")) form.elements.sort.value = "pair";
   const layer = Number(facts.get("layer"));

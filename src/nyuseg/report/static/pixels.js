@@ -85,6 +85,30 @@ function ramp(part) {
 const NEAR = 500, FAR = 8000;
 const ERROR_COLOUR = [213, 0, 110], RIGHT_COLOUR = [30, 60, 90];
 
+const errors = {
+  name: "Errors",
+  needs: (frame) => frame.truth,
+  painter: (frame, of) => {
+    const truth = frame.truth.values, mask = frame[`mask${of}`].values;
+    return (i) => {
+      if (truth[i] === VOID) return [0, 0, 0, 255];
+      return truth[i] === mask[i] ? [...RIGHT_COLOUR, 90] : [...ERROR_COLOUR, 255];
+    };
+  },
+};
+// Without a truth: how many of the networks see another class than their mean.
+const disagreement = {
+  name: "Disagreement",
+  needs: (frame) => frame.differing,
+  painter: (frame) => {
+    const { shape, values } = frame.differing;
+    const colours = Array.from({ length: REPORT.networks + 1 }, (_, count) => (
+      count ? [...ERROR_COLOUR, (255 * count) / REPORT.networks] : [...RIGHT_COLOUR, 90]
+    ));
+    return (i, y, x) => colours[values[cellOf(frame, shape, y, x)]];
+  },
+};
+
 // What each layer paints at a pixel: [red, green, blue, alpha]. of: number of the experiment.
 const LAYERS = [
   { name: "Image", needs: () => true, painter: () => () => [0, 0, 0, 0] },
@@ -111,17 +135,7 @@ const LAYERS = [
     needs: () => true,
     painter: (frame, of) => classes(frame[`mask${of}`].values),
   },
-  {
-    name: "Errors",
-    needs: (frame) => frame.truth,
-    painter: (frame, of) => {
-      const truth = frame.truth.values, mask = frame[`mask${of}`].values;
-      return (i) => {
-        if (truth[i] === VOID) return [0, 0, 0, 255];
-        return truth[i] === mask[i] ? [...RIGHT_COLOUR, 90] : [...ERROR_COLOUR, 255];
-      };
-    },
-  },
+  REPORT.truth ? errors : disagreement,
   {
     name: "Confidence",
     needs: () => true,
@@ -171,6 +185,10 @@ function tell(frame, of, y, x) {
     if (percent) parts.push(`${names[likely[rank * cells + cell]]} ${percent} %`);
   }
   rows.push(["probabilities", parts.join(", ")]);
+  if (frame.differing) {
+    const count = frame.differing.values[cellOf(frame, frame.differing.shape, y, x)];
+    rows.push(["disagreeing", `${count} of ${REPORT.networks} networks`]);
+  }
   if (frame.depth) {
     const depth = frame.depth.values[cellOf(frame, frame.depth.shape, y, x)];
     rows.push(["depth", depth ? `${(depth / 1000).toFixed(3)} m` : "missing"]);

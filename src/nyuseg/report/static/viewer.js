@@ -139,10 +139,11 @@ class Viewer {
 
   showFacts() {
     const scores = this.row.scores[this.of];
-    element("viewer-title").textContent =
-      `${this.row.id} · ${this.row.scene} · fold ${scores.fold} · mIoU ${score(scores.miou)}`;
+    element("viewer-title").textContent = REPORT.truth
+      ? `${this.row.id} · ${this.row.scene} · fold ${scores.fold} · mIoU ${score(scores.miou)}`
+      : `${this.row.id} · ${percent(scores.sure)} sure · folds differ at ${percent(this.row.differing)}`;
     const total = scores.pairs.reduce((sum, one) => sum + one[2], 0) || 1;
-    const wrong = scores.pairs.filter(([truth, guess]) => truth !== guess);
+    const wrong = REPORT.truth ? scores.pairs.filter(([truth, guess]) => truth !== guess) : [];
     wrong.sort((one, other) => other[2] - one[2]);
     fill(element("errors"), wrong.slice(0, 5).map(([truth, guess, pixels]) => {
       const link = document.createElement("a");
@@ -164,7 +165,8 @@ class Viewer {
       const swatch = document.createElement("i");
       swatch.className = "swatch";
       swatch.style.background = `rgb(${REPORT.palette[k].join(",")})`;
-      const text = `${name}: ${percent(truth)} true, ${percent(guess)} predicted`;
+      const told = REPORT.truth ? `${percent(truth)} true, ` : "";
+      const text = `${name}: ${told}${percent(guess)} predicted`;
       item.append(swatch, text);
       return [item];
     }));

@@ -1,0 +1,158 @@
+"""The report of out-of-fold predictions: what its score page says."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nyuseg.analysis.compare import check
+from nyuseg.data.classes import CLASS_NAMES, NUM_CLASSES, PALETTE
+from nyuseg.data.folds import is_nyuv2
+from nyuseg.evaluation.bootstrap import difference, score
+from nyuseg.evaluation.metrics import class_iou, summarize
+from nyuseg.evaluation.report import EXP060_IOU, difference_text
+from nyuseg.experiment.folder import Experiment
+from nyuseg.experiment.records import CrossValidation
+from nyuseg.report.charts import Chart, calibration_chart, class_chart, curve_chart, part_chart
+from nyuseg.report.gather import PARTITIONS, Gatherer, Measures
+from nyuseg.report.pages import INDEX, Pages
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import atomic_folder
+from nyuseg.utils.locks import only_writer
+
+MOST = 2  # Experiments side by side.
+
+
+def write_report(experiments: Sequence[Experiment], folder: Path) -> None:
+    """Write the report of an experiment, or of two, with their out-of-fold predictions.
+
+    Raises UserError for more of them, for what compare.check refuses and without Plotly.
+    """
+    if len(experiments) > MOST:
+        raise UserError(f"a report shows {MOST} experiments at most, not {len(experiments)}")
+    check(experiments)
+    pages = Pages([experiment.config.name for experiment in experiments], experiments)
+    with only_writer(folder), atomic_folder(folder, INDEX) as inside:
+        rows, measures = [], [Measures() for _ in experiments]
+        for seen in Gatherer(experiments, inside).run():
+            rows.append(seen.row)
+            for total, one in zip(measures, seen.measures, strict=True):
+                total.add(one)
+        confusions = [confusions_of(rows, number) for number in range(len(experiments))]
+        folds = [_by_fold(rows, number, found) for number, found in enumerate(confusions)]
+        nyuv2 = is_nyuv2([row["id"] for row in rows])
+        context = _score_page(experiments, rows, confusions, folds, nyuv2)
+        charts = _charts(experiments, folds, nyuv2, measures)
+        pages.write(inside, "score.html", context, charts, rows, truth=True, networks=1)
+
+
+def confusions_of(rows: Sequence[dict[str, Any]], number: int) -> np.ndarray:
+    """The confusion matrix of each image, int64 [n,13,13], from what its row lists."""
+    found = np.zeros((len(rows), NUM_CLASSES, NUM_CLASSES), np.int64)
+    for place, row in enumerate(rows):
+        for truth, guess, pixels in row["scores"][number]["pairs"]:
+            found[place, truth, guess] = pixels
+    return found
+
+
+def _charts(
+    experiments: Sequence[Experiment],
+    folds: Sequence[np.ndarray],
+    nyuv2: bool,
+    measures: Sequence[Measures],
+) -> list[Chart]:
+    names = [experiment.config.name for experiment in experiments]
+    charts = [class_chart(names, folds, nyuv2)]
+    charts += [part_chart(partition, names, measures) for partition in PARTITIONS]
+    charts.append(calibration_chart(names, measures))
+    for column, title in (
+        ("valid_miou", "mIoU of the held-out images"),
+        ("train_loss", "Training loss"),
+        ("valid_loss", "Loss of the held-out images"),
+    ):
+        charts.append(curve_chart(experiments, column, title))
+    return [chart for chart in charts if chart["data"]]
+
+
+def _score_page(
+    experiments: Sequence[Experiment],
+    rows: list[dict[str, Any]],
+    confusions: list[np.ndarray],
+    folds: list[np.ndarray],
+    nyuv2: bool,
+) -> dict[str, Any]:
+    scenes = [row["scene"] for row in rows]
+    return {
+        "cards": [
+            _card(experiment, found, scenes, confusions[0])
+            for experiment, found in zip(experiments, confusions, strict=True)
+        ],
+        "images": len(rows),
+        "rooms": len(set(scenes)),
+        "class_rows": _class_rows(confusions, folds, nyuv2),
+        "nyuv2": nyuv2,
+        "matrices": [_matrix(found.sum(0)) for found in confusions],
+        "fold_rows": [_fold_row(rows, fold, folds) for fold in range(len(folds[0]))],
+    }
+
+
+def _by_fold(rows: Sequence[dict[str, Any]], number: int, found: np.ndarray) -> np.ndarray:
+    own = np.array([row["scores"][number]["fold"] for row in rows])
+    return np.stack([found[own == fold].sum(0) for fold in range(own.max() + 1)])
+
+
+def _card(
+    experiment: Experiment, found: np.ndarray, scenes: Sequence[str], base: np.ndarray
+) -> dict[str, Any]:
+    miou, total = score(found, scenes), summarize(found.sum(0))
+    record = CrossValidation.read(experiment.scores_path)
+    gain = None if found is base else difference_text(difference(found, base, scenes))
+    return {
+        "name": experiment.config.name,
+        "miou": miou,
+        "accuracy": total["pixel_accuracy"],
+        "depth": record.depth_mae_m,
+        "gain": gain,
+    }
+
+
+def _class_rows(
+    confusions: Sequence[np.ndarray], folds: Sequence[np.ndarray], nyuv2: bool
+) -> list[dict[str, Any]]:
+    totals = [found.sum(0) for found in confusions]
+    ious, each = [class_iou(total) for total in totals], [class_iou(found) for found in folds]
+    share = totals[0].sum(1) / max(1, totals[0].sum())
+    return [
+        {
+            "name": name,
+            "colour": PALETTE[k].tolist(),
+            "share": share[k],
+            "iou": [iou[k] for iou in ious],
+            "worst": [np.nanmin(one[:, k], initial=1) for one in each],
+            "best": [np.nanmax(one[:, k], initial=0) for one in each],
+            "reported": EXP060_IOU[k] if nyuv2 else None,
+        }
+        for k, name in enumerate(CLASS_NAMES)
+    ]
+
+
+def _matrix(total: np.ndarray) -> list[list[float | None]]:
+    """Shares of each true class's pixels by predicted class; None for a class without any."""
+    sums = total.sum(1, keepdims=True)
+    return [
+        [None if not all_of[0] else float(value / all_of[0]) for value in row]
+        for row, all_of in zip(total, sums, strict=True)
+    ]
+
+
+def _fold_row(
+    rows: Sequence[dict[str, Any]], fold: int, folds: Sequence[np.ndarray]
+) -> dict[str, Any]:
+    inside = [row for row in rows if row["scores"][0]["fold"] == fold]
+    return {
+        "fold": fold,
+        "images": len(inside),
+        "rooms": len({row["scene"] for row in inside}),
+        "scores": [summarize(found[fold]) for found in folds],
+    }
