@@ -26,6 +26,7 @@ FOLDERS = {
     "training": "losses, optimizer, averages, checkpoints",
     "ensembling": "blends of experiments",
     "analysis": "comparison, leaks, search for views",
+    "report": "pages to look at scores, errors and submissions",
     "kaggle": "the kernel: package, check, upload",
 }
 
@@ -193,7 +194,7 @@ GROUPS = {
     "without torch": ("utils", "config", "data", "demo", "experiment"),
     "from a frame\nto a mask": ("dataloading", "models", "inference", "submission"),
     "learning\nand scoring": ("evaluation", "training"),
-    "choosing": ("ensembling", "analysis"),
+    "choosing": ("ensembling", "analysis", "report"),
     "submitting": ("kaggle",),
 }
 
