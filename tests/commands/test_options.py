@@ -26,7 +26,8 @@ prepare_data.py check [--input DIR] [--config CONFIG] [--set KEY=VALUE]
 report.py [--submission NAME] [--output DIR] [--input DIR] [--submissions DIR] [--oof DIR]
   [experiment ...]
 score.py submission [submission ...] labels
-train_folds.py --fold FOLD [--config CONFIG] [--input DIR] [--set KEY=VALUE] [--fresh] [--oof DIR]
+train_folds.py --fold FOLD [--config CONFIG] [--input DIR] [--set KEY=VALUE] [--fresh]
+  [--parallel N] [--oof DIR]
 tta_search.py [--scales SCALES] [--input DIR] [--oof DIR] experiment
 """
 

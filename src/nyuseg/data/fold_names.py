@@ -41,6 +41,15 @@ def _refusal(text: str, words: dict[str, str]) -> UserError:
     )
 
 
+def parse_parallel(text: str) -> int | None:
+    """Processes that `--parallel` means; None for auto. Raises UserError."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or not int(text):
+        raise UserError(f"--parallel {text}: expected a number from 1 on, or auto")
+    return int(text)
+
+
 def is_full(fold: Fold) -> bool:
     """Whether a network trains on all images, so that none is left to score it on."""
     return str(fold).startswith(FULL)

@@ -1,6 +1,6 @@
 """Training of folds, each fitted and predicted out-of-fold, all pooled; then of networks on all."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -22,14 +22,27 @@ from nyuseg.training.fold import FoldTrainer, training_ids
 from nyuseg.training.full_fit import epochs_line, require_folds
 from nyuseg.utils.errors import UserError
 
+# Trains those of some folds that are not finished, on a device or several.
+TrainEach = Callable[[Experiment, Sequence[Fold], torch.device], None]
 
-def train(config: Config, folds: list[Fold], root: Path, oof: Path, fresh: bool) -> None:
+
+def train(
+    config: Config,
+    folds: list[Fold],
+    root: Path,
+    oof: Path,
+    fresh: bool,
+    train_each: TrainEach | None = None,
+    scored: bool = True,
+) -> None:
     """Train the folds that are not finished; pool and score once all of the experiment are.
 
     After them come networks on all images, which are in no score. root: the data's folder; oof:
-    that of all experiments; fresh: move an earlier run aside. Raises UserError for whatever is
-    wrong, as far as possible before the first step.
+    that of all experiments; fresh: move an earlier run aside; train_each: other than one after the
+    other in this process; scored: whether to pool here. Raises UserError for whatever is wrong, as
+    far as possible before the first step.
     """
+    train_each = train_each or one_by_one
     numbered = [fold for fold in folds if isinstance(fold, int)]
     full = [fold for fold in folds if isinstance(fold, str)]
     if fresh and full and len(numbered) < config.folds.count:
@@ -49,19 +62,20 @@ def train(config: Config, folds: list[Fold], root: Path, oof: Path, fresh: bool)
         require_folds(experiment, before=numbered)
     check_folds(experiment, todo)
     require_space(experiment, todo)
-    _train_each(experiment, numbered, device)
-    if numbered or not experiment.scores_path.exists():
+    train_each(experiment, numbered, device)
+    if scored and (numbered or not experiment.scores_path.exists()):
         _score(experiment, device)
     if full:
         print(epochs_line(experiment))
-        _train_each(experiment, full, device)
+        train_each(experiment, full, device)
         print(
             f"{uncovered(full)}; predict with 'python src/infer.py --experiment {config.name} "
             f"--tta --fold {FULL}', or all,{FULL}"
         )
 
 
-def _train_each(experiment: Experiment, folds: Sequence[Fold], device: torch.device) -> None:
+def one_by_one(experiment: Experiment, folds: Sequence[Fold], device: torch.device) -> None:
+    """Train folds one after the other, in this process; see TrainEach."""
     for place, fold in enumerate(folds, start=1):
         if experiment.is_finished(fold):
             print(f"fold {fold}: already finished, skipped")

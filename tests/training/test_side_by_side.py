@@ -1,0 +1,120 @@
+"""--parallel: folds side by side leave the files of folds one after another."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import train_folds
+from nyuseg.data.fold_names import parse_parallel
+from nyuseg.experiment.folder import open_experiment
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import PROJECT, read_json
+
+SAME = ("weights.safetensors", "oof_probs.npy", "oof_depth.npy", "oof_ids.txt", "checkpoints.npz")
+
+
+def arguments(work: Path, oof: str, *changes: str) -> list[str]:
+    settings = ["model.encoder=tu-test_resnet", "data.size=[32,48]", "train.batch_size=2"]
+    settings += ["train.epochs=2", "folds.count=3", "compute.precision=fp32", *changes]
+    return (
+        ["--config", str(PROJECT / "configs/demo.yaml"), "--input", str(work / "data")]
+        + ["--oof", str(work / oof)]
+        + [f"--set={text}" for text in settings]
+    )
+
+
+@pytest.fixture
+def work(tiny_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    tiny_folder(tmp_path / "data", [(32, 48)] * 9, list("aabbccdde"))
+    return tmp_path
+
+
+def script(work: Path, oof: str, *words: str) -> list[str]:
+    path = str(PROJECT / "src/train_folds.py")
+    return [sys.executable, path, *words, *arguments(work, oof)]
+
+
+@pytest.mark.slow
+def test_the_files_are_those_of_one_fold_after_another(work: Path, capfd) -> None:
+    serial = subprocess.run(
+        script(work, "serial", "--fold", "all"), check=True, stdout=-3, stderr=-3
+    )
+    assert serial.returncode == 0
+    train_folds.main(["--fold", "all", "--parallel", "2", *arguments(work, "both")])
+    printed = capfd.readouterr().out
+    for fold in range(3):
+        assert printed.count(f"fold {fold} epoch   2/2") == 1
+        for name in SAME:
+            one, other = (work / oof / f"demo/fold_{fold}/{name}" for oof in ("serial", "both"))
+            assert one.read_bytes() == other.read_bytes(), (fold, name)
+    masks = sorted(path.name for path in (work / "serial/demo/masks").iterdir())
+    assert len(masks) == 9
+    for name in masks:
+        one, other = (work / oof / "demo/masks" / name for oof in ("serial", "both"))
+        assert one.read_bytes() == other.read_bytes()
+    scores = [read_json(work / oof / "demo/cv.json") for oof in ("serial", "both")]
+    assert (
+        scores[0]["miou"] == scores[1]["miou"] and scores[0]["class_iou"] == scores[1]["class_iou"]
+    )
+    assert printed.count("Out-of-fold scores of demo") == 1  # Pooled once.
+    train_folds.main(["--fold", "all", "--parallel", "auto", *arguments(work, "both")])
+    assert "fold 2: already finished, skipped" in capfd.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_fold_that_fails_leaves_the_others_alone(work: Path, capfd) -> None:
+    train_folds.main(["--fold", "2", *arguments(work, "oof")])
+    with open_experiment("demo", work / "oof").lock(1):
+        with pytest.raises(UserError, match=r"fold 1 failed, 1 of 2 finished; .* same command"):
+            train_folds.main(["--fold", "all", "--parallel", "2", *arguments(work, "oof")])
+    assert "fold 1 failed: " in (said := capfd.readouterr().err) and "being written by" in said
+    assert open_experiment("demo", work / "oof").is_finished(0)
+    train_folds.main(["--fold", "all", "--parallel", "2", *arguments(work, "oof")])
+    assert (work / "oof/demo/cv.json").exists()
+
+
+@pytest.mark.slow
+def test_a_signal_stops_all_and_the_same_command_goes_on(work: Path) -> None:
+    words = ("--fold", "0..1", "--parallel", "2", "--set=train.epochs=400")
+    child = subprocess.Popen(
+        script(work, "oof", *words)[:2] + [*words[:4], *arguments(work, "oof", "train.epochs=400")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    seen = set()
+    for line in child.stdout:
+        if "/400" in line:
+            seen.add(line.split()[1])
+        if seen == {"0", "1"}:
+            break
+    child.send_signal(signal.SIGINT)
+    child.stdout.read()
+    assert child.wait(60) == 130 and "stopped by SIGINT" in child.stderr.read()
+    time.sleep(0.2)
+    commands = [
+        path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if readable(path)
+    ]
+    assert not [one for one in commands if os.fsencode(work / "oof") in one]
+    for fold in (0, 1):
+        assert (work / f"oof/demo/fold_{fold}/last.pt").exists()
+
+
+def readable(path: Path) -> bool:
+    try:
+        path.read_bytes()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", ""])
+def test_what_is_no_number_of_processes_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="--parallel .*: expected a number from 1 on, or auto"):
+        parse_parallel(text)
