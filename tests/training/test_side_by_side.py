@@ -75,7 +75,7 @@ def test_a_fold_that_fails_leaves_the_others_alone(work: Path, capfd) -> None:
 
 
 @pytest.mark.slow
-def test_a_signal_stops_all_and_the_same_command_goes_on(work: Path) -> None:
+def test_a_signal_stops_all_with_their_state_kept(work: Path) -> None:
     words = ("--fold", "0..1", "--parallel", "2")
     child = subprocess.Popen(
         script(work, "oof", *words, change="train.epochs=400"),
