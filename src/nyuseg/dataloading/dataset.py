@@ -154,6 +154,26 @@ class TrainingSet(FrameSet):
         return paste(native, self._read(other, self.config.training_kinds), self.weights, random)
 
 
+class BatchSampler(Sampler[list[tuple[int, int]]]):
+    """The keys of an epoch in batches, the last one left out if it is not full; of a team's process
+    its part of each.
+
+    rank, size: which of how many processes; a batch is cut into parts that differ by one at most.
+    """
+
+    def __init__(self, keys: "EpochSampler", batch_size: int, rank: int = 0, size: int = 1) -> None:
+        self.keys, self.batch_size = keys, batch_size
+        self.part = slice(batch_size * rank // size, batch_size * (rank + 1) // size)
+
+    def __len__(self) -> int:
+        return len(self.keys) // self.batch_size
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        keys = list(self.keys)
+        for number in range(len(self)):
+            yield keys[number * self.batch_size :][: self.batch_size][self.part]
+
+
 class EpochSampler(Sampler[tuple[int, int]]):
     """The order of one epoch as (epoch, index) keys, a function of (seed, fold, epoch)."""
 

@@ -36,11 +36,14 @@ def make_loader(
     if workers is None:
         # The cores that this process may use, where the system tells.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
+        # torchrun's processes on this machine share them.
+        cores = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
         workers = min(8, cores) if gpu else 0
     workers = _that_fit(workers, batch_size * frames.sample_bytes)
+    if "batch_sampler" not in more:
+        more["batch_size"] = batch_size
     return DataLoader(
         frames,
-        batch_size=batch_size,
         num_workers=workers,
         collate_fn=collate,
         worker_init_fn=_start_worker,

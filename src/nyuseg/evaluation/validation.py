@@ -15,6 +15,7 @@ from nyuseg.evaluation.metrics import summarize
 from nyuseg.experiment.folder import Experiment
 from nyuseg.inference.grid import likeliest
 from nyuseg.inference.predictor import Prediction, Predictor
+from nyuseg.models.team import ALONE, Team
 from nyuseg.utils.errors import UserError
 
 PAIRS = NUM_CLASSES**2
@@ -23,9 +24,13 @@ Look = Callable[[Prediction, np.ndarray], None]
 
 
 def validate(
-    predictor: Predictor, source: Source, ids: Sequence[str], look: Look | None = None
+    predictor: Predictor,
+    source: Source,
+    ids: Sequence[str],
+    look: Look | None = None,
+    team: Team = ALONE,
 ) -> dict[str, Any]:
-    """Predict training frames and score them at their native size.
+    """Predict training frames and score them at their native size; a team shares them out.
 
     Returns `confusions` (int64 [n,13,13], by image, in the order of the ids), their sum `confusion`
     ([13,13]), its `miou`, `pixel_accuracy`, `class_iou` and the losses of the report,
@@ -34,10 +39,11 @@ def validate(
     the device, which is asked once, at the end. Raises UserError when every label is void.
     """
     device = predictor.devices[0]
-    counts = torch.zeros(len(ids), PAIRS + 1, dtype=torch.int64, device=device)
+    own = team.share(ids)
+    counts = torch.zeros(len(own), PAIRS + 1, dtype=torch.int64, device=device)
     means = Means(2, torch.float64, device)
     nothing = torch.zeros((), device=device), torch.zeros((), dtype=torch.bool, device=device)
-    for count, prediction in zip(counts, predictor.predict(source, ids), strict=True):
+    for count, prediction in zip(counts, predictor.predict(source, own), strict=True):
         kinds = ("label",) if prediction.depth is None else ("label", "depth")
         truth = read_frame(source, prediction.id, kinds, predictor.config.data)
         label = torch.from_numpy(truth["label"].astype(np.int64)).to(device, non_blocking=True)
@@ -50,6 +56,9 @@ def validate(
         means.add(*(torch.stack(kind) for kind in zip(*parts, strict=True)))
         if look:
             look(prediction, truth["label"])
+    counts = team.join(counts)
+    for totals in (means.sums, means.counts):
+        team.sum(totals)
     confusions = counts[:, :PAIRS].cpu().numpy().reshape(-1, NUM_CLASSES, NUM_CLASSES)
     confusion = confusions.sum(0)
     segmentation, depth = means.read()

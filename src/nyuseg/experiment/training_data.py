@@ -4,6 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from nyuseg.data.fingerprint import Facts, FilesRecord, describe_all, differences
+from nyuseg.data.fold_names import Fold
 from nyuseg.data.frame_cache import FrameCache, open_cache
 from nyuseg.data.frames import (
     WITHOUT_DEPTH,
@@ -86,3 +87,15 @@ def cache_parent(experiment: Experiment) -> Path:
     """The folder that holds the frame caches of an experiment that has one."""
     wish = experiment.config.compute.cache
     return experiment.folder.parent / ".cache" if wish == "auto" else Path(str(wish))
+
+
+def training_ids(experiment: Experiment, fold: Fold) -> list[str]:
+    """Ids of a fold's training images. Raises UserError when they do not fill a batch."""
+    ids, batch = experiment.ids(fold, held_out=False), experiment.config.train.batch_size
+    if len(ids) < batch:
+        advice = f"--set train.batch_size={len(ids)} or " if len(ids) > 1 else ""
+        raise UserError(
+            f"fold {fold}: {len(ids)} training images do not fill a batch of {batch}; use "
+            f"{advice}more data"
+        )
+    return ids

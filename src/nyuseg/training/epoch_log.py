@@ -40,16 +40,25 @@ class EpochLog:
     """Tells of one fold, epoch by epoch. Nothing here changes what is trained."""
 
     def __init__(
-        self, experiment: Experiment, files: FoldFiles, name: str, epochs: int, later: int
+        self,
+        experiment: Experiment,
+        files: FoldFiles,
+        name: str,
+        epochs: int,
+        later: int,
+        quiet: bool = False,
     ) -> None:
         """name: such as `fold 3`; epochs: how many it has; later: folds that this run still trains
-        after it."""
+        after it; quiet: say and write nothing, as another process does it."""
+        self.quiet = quiet
         self.experiment, self.files, self.name = experiment, files, name
         self.epochs, self.later = epochs, later
         self.drawn = self.drawing = -np.inf
 
     def line(self, text: str) -> None:
         """Print a line, and append it with the time to the fold's log."""
+        if self.quiet:
+            return
         print(text, flush=True)
         self.files.folder.mkdir(parents=True, exist_ok=True)
         with self.files.log.open("a", encoding="utf-8") as file:
@@ -94,6 +103,8 @@ class EpochLog:
         return f", {duration(left * float(np.mean(list(seconds.values()))))} left{folds}"
 
     def _draw(self, history: Sequence[Epoch], seconds: Mapping[int, float]) -> None:
+        if self.quiet:
+            return
         begun = time.monotonic()
         last = history[-1].epoch == self.epochs
         if not last and begun - self.drawn < self.drawing / DRAWING:

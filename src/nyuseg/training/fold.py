@@ -3,13 +3,14 @@
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
 
 from nyuseg.data.fold_names import Fold, fold_number
 from nyuseg.data.folds import fold_hash
-from nyuseg.dataloading.dataset import EpochSampler, TrainingSet
+from nyuseg.dataloading.dataset import BatchSampler, EpochSampler, TrainingSet
 from nyuseg.dataloading.inputs import training_inputs
 from nyuseg.dataloading.loader import iterate, make_loader
 from nyuseg.dataloading.seeds import mix_seed
@@ -19,12 +20,13 @@ from nyuseg.evaluation.means import Means, total_loss
 from nyuseg.evaluation.optimism import half_sums
 from nyuseg.evaluation.validation import Look, validate
 from nyuseg.experiment.folder import Experiment
-from nyuseg.experiment.training_data import training_frames
+from nyuseg.experiment.training_data import training_frames, training_ids
 from nyuseg.inference.ensemble import Ensemble, NotFiniteError
 from nyuseg.inference.predictor import Predictor
 from nyuseg.models.device import environment
 from nyuseg.models.network import build_model
 from nyuseg.models.release import release_weights
+from nyuseg.models.team import ALONE, Team
 from nyuseg.training.best_epoch import BestEpoch
 from nyuseg.training.checkpoint import load_checkpoint, load_latest, save_latest
 from nyuseg.training.epoch_log import EpochLog, Waiting
@@ -41,18 +43,6 @@ from nyuseg.utils.progress import progress
 LOOK_EVERY = 20
 
 
-def training_ids(experiment: Experiment, fold: Fold) -> list[str]:
-    """Ids of a fold's training images. Raises UserError when they do not fill a batch."""
-    ids, batch = experiment.ids(fold, held_out=False), experiment.config.train.batch_size
-    if len(ids) < batch:
-        advice = f"--set train.batch_size={len(ids)} or " if len(ids) > 1 else ""
-        raise UserError(
-            f"fold {fold}: {len(ids)} training images do not fill a batch of {batch}; use "
-            f"{advice}more data"
-        )
-    return ids
-
-
 class FoldTrainer:
     """Fits one fold: state that changes from epoch to epoch, and how it is kept.
 
@@ -62,14 +52,24 @@ class FoldTrainer:
     """
 
     def __init__(
-        self, experiment: Experiment, fold: Fold, device: torch.device, later: int = 0
+        self,
+        experiment: Experiment,
+        fold: Fold,
+        device: torch.device,
+        later: int = 0,
+        team: Team = ALONE,
     ) -> None:
-        """later: how many folds this run still trains after it."""
+        """later: how many folds this run still trains after it. team: processes that train it
+        together; the first of them writes and prints."""
+        self.team = team
         self.experiment, self.fold, self.device = experiment, fold, device
         self.config, self.number = experiment.config, fold_number(fold)
         self.files = experiment.fold_files(fold)
         self.epoch, self.epochs = 0, epochs_of(experiment, fold)
-        self.log = EpochLog(experiment, self.files, f"fold {fold}", self.epochs, later)
+        name = f"fold {fold}"
+        self.log = EpochLog(
+            experiment, self.files, name, self.epochs, later, quiet=not team.is_first
+        )
         self.waiting = Waiting()
         self.best = BestEpoch(self.files.best)
         self.history: list[Epoch] = []
@@ -79,32 +79,37 @@ class FoldTrainer:
         ids = training_ids(experiment, fold)
         self._make_network()  # Before frames are decoded: its weights may be missing.
         every = self.config.compute.tensorboard
-        self.board = TensorBoard(self.files.tensorboard, every, self.epoch) if every else None
+        self.board = None
+        if every and team.is_first:
+            self.board = TensorBoard(self.files.tensorboard, every, self.epoch)
         self.source = training_frames(experiment)
         self.train = TrainingSet(self.source, ids, self.config, self.number)
         self.valid_ids = experiment.ids(fold, held_out=True)
         self.scenes = experiment.table.set_index("image_id")["scene"][self.valid_ids]
         options = self.config.train
         self.sampler = EpochSampler(len(self.train), self.config.seed, self.number)
+        place = options.batch_size, team.rank, team.size
         self.loader = make_loader(
             self.train,
             options.batch_size,
             self.config.compute.workers,
             device,
-            sampler=self.sampler,
-            # BatchNorm in the pooled branch of DeepLabV3+ fails on a batch of one.
-            drop_last=True,
+            # Whole ones: BatchNorm in the pooled branch of DeepLabV3+ fails on a batch of one.
+            batch_sampler=BatchSampler(self.sampler, *place),
         )
 
     def _make_network(self) -> None:
         """The network and what belongs to it, as they begin or as the last checkpoint has them."""
-        remove_partial(self.files.folder)
+        if self.team.is_first:
+            remove_partial(self.files.folder)
+            load_latest(self.files, fold_hash(self.experiment.table))  # Moves a broken one aside.
+        self.team.wait()
         state = load_latest(self.files, fold_hash(self.experiment.table))
         torch.manual_seed(mix_seed(self.config.seed, self.number))
         network = self.config.model, self.config.data
         self.model = build_model(*network, pretrained=state is None)
         options = self.config.train, self.config.compute
-        self.step = TrainingStep(self.model, *options, self.device)
+        self.step = TrainingStep(self.model, *options, self.device, self.team)
         self.predictor = Predictor([Ensemble([self.model], self.config, self.device)])
         if state is not None:
             self._restore(state)
@@ -116,7 +121,7 @@ class FoldTrainer:
         self.log.line(f"fold {self.fold}: encoder {self.config.model.encoder}, {begun}")
         while self.epoch < self.epochs:
             self._one_epoch()
-        write_metrics(self.files.metrics, self.history, self.seconds)
+        self.team.wait()  # For the last checkpoint, which the others read, too.
         chosen = self.config.predict.checkpoint
         last = load_checkpoint(self.files.last)
         averages = last["averages"]["weights"] if "averages" in last else {}
@@ -124,6 +129,9 @@ class FoldTrainer:
             self._write_confusions(last, averages)
         elif chosen == "best":
             chosen = "last"  # Of as many epochs as the best ones of the folds.
+        if not self.team.is_first:
+            return
+        write_metrics(self.files.metrics, self.history, self.seconds)
         state = load_checkpoint(self.files.best) if chosen == "best" else last
         facts = {
             "experiment": self.config.name,
@@ -148,12 +156,14 @@ class FoldTrainer:
             valid = self._scores()
             found[kind] = valid["confusions"]
             self.log.line(f"fold {self.fold} {kind} of the weights:  mIoU {valid['miou']:.4f}")
-        write_confusions(self.files.checkpoint_scores, found, self.halves)
+        if self.team.is_first:
+            write_confusions(self.files.checkpoint_scores, found, self.halves)
 
     def _one_epoch(self) -> None:
         started = time.monotonic()
         # Dropout draws from torch's stream: seeded by epoch, it survives an interruption.
-        torch.manual_seed(mix_seed(self.config.seed, self.number, self.epoch))
+        own = (self.team.rank,) if self.team.rank else ()
+        torch.manual_seed(mix_seed(self.config.seed, self.number, self.epoch, *own))
         torch.empty((), dtype=torch.int64).random_()  # One that loaders took: the figures stay.
         self.sampler.epoch = self.epoch
         train = self._train_epoch()
@@ -193,7 +203,7 @@ class FoldTrainer:
 
     def _scores(self, look: Look | None = None) -> dict[str, Any]:
         self.model.eval()
-        return validate(self.predictor, self.source, self.valid_ids, look)
+        return validate(self.predictor, self.source, self.valid_ids, look, self.team)
 
     def _try_out(self) -> dict[str, Any]:
         """Predict one image, which shows whether the answer is finite; it is scored on none."""
@@ -238,7 +248,8 @@ class FoldTrainer:
         title = f"fold {self.fold} epoch {self.epoch + 1}/{self.epochs}"
         self.waiting = Waiting()
         batches = self.waiting.over(iterate(self.loader))
-        for batch in progress(batches, title, len(self.loader), "batch"):
+        stop, quiet = partial(self.team.stop_if_asked, self.device), not self.team.is_first
+        for batch in progress(batches, title, len(self.loader), "batch", stop, quiet):
             yield training_inputs(batch, self.config.data, self.device)
 
     def _keep(self, valid: dict[str, Any]) -> None:
@@ -248,6 +259,8 @@ class FoldTrainer:
             score["confusion"] = valid["confusion"].tolist()
             score["confusions"] = torch.from_numpy(valid["confusions"])
         improved = bool(valid) and self.best.take(valid["miou"], score)
+        if not self.team.is_first:
+            return
         state = {
             "model": self.model.state_dict(),
             **self.step.state_dict(),

@@ -1,10 +1,13 @@
 """One step of the optimizer, the same on every device."""
 
+import warnings
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from nyuseg.config.sections import Compute, Train
 from nyuseg.dataloading.inputs import Sample
@@ -13,6 +16,8 @@ from nyuseg.models.auxiliary_head import AuxiliaryHead
 from nyuseg.models.device import autocast, autocast_dtype, to_device
 from nyuseg.models.encoder_layers import layer_depths
 from nyuseg.models.network import MultiTaskNet
+from nyuseg.models.synced_batchnorm import sync_batchnorm
+from nyuseg.models.team import ALONE, Team
 from nyuseg.training.losses import multitask_loss, valid_pixels
 from nyuseg.training.weight_averages import Averages
 
@@ -31,34 +36,47 @@ class TrainingStep:
     """
 
     def __init__(
-        self, model: MultiTaskNet, options: Train, compute: Compute, device: torch.device
+        self,
+        model: MultiTaskNet,
+        options: Train,
+        compute: Compute,
+        device: torch.device,
+        team: Team = ALONE,
     ) -> None:
+        """team: processes that each take a part of the batch, and the same step."""
         self.options, self.compute, self.device = options, compute, device
-        self.model = model
+        self.model, self.team = model, team
         fit_for_training(model, options, compute)
+        if team.size > 1:
+            sync_batchnorm(model, device)
         to_device(model, device)
+        self.shared = _in_parallel(model) if team.size > 1 else model
         # The compiled function stands beside the model: names of weights and inference stay.
-        self.forward = torch.compile(model) if compute.compile else model
+        self.forward = torch.compile(self.shared) if compute.compile else self.shared
         self.optimizer = torch.optim.AdamW(parameter_groups(model, options), options.lr, fused=True)
         half = autocast_dtype(device, compute.precision) == torch.float16
         self.scaler = torch.amp.GradScaler(device.type, enabled=half)
         self.averages = Averages(model, options)
 
     def __call__(self, batch: Sample) -> torch.Tensor:
-        """Take one step on a batch of inputs.training_inputs.
+        """Take one step on a batch of inputs.training_inputs, of a team on its part of one.
 
         Returns the losses, on the device: float32 [3], total, segmentation, depth; NaN for a part
         that no pixel of the batch counts in, or that the network has no head for.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        counts = valid_pixels(batch, self.options)
+        counts = self._counts(batch)
         losses = torch.zeros(3, device=self.device)
-        for part in _parts(batch, self.compute.accumulate):
-            with autocast(self.device, self.compute.precision):
-                output = self.forward(part["image"])
-            loss = multitask_loss(output, part, self.options, counts)
-            self.scaler.scale(loss["total"]).backward()
+        parts = list(_parts(batch, self.compute.accumulate))
+        for number, part in enumerate(parts, start=1):
+            with self._exchange(number == len(parts)):
+                with autocast(self.device, self.compute.precision):
+                    output = self.forward(part["image"])
+                loss = multitask_loss(output, part, self.options, counts)
+                # Gradients are averaged over the team, and here they belong to one sum.
+                self.scaler.scale(loss["total"] * self.team.size).backward()
             losses += torch.stack([loss["total"], loss["segmentation"], loss["depth"]]).detach()
+        self.team.sum(losses)
         if self.options.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
@@ -69,6 +87,20 @@ class TrainingStep:
         pixels = [counts["segmentation"], counts["depth"] if "depth" in output else nothing]
         losses[1:] = losses[1:].where(torch.stack([some > 0 for some in pixels]), torch.nan)
         return losses
+
+    def _counts(self, batch: Sample) -> dict[str, torch.Tensor]:
+        """losses.valid_pixels of the whole batch."""
+        counts = valid_pixels(batch, self.options)
+        if self.team.size == 1:
+            return counts
+        summed = self.team.sum(torch.stack([count.double() for count in counts.values()]))
+        return dict(zip(counts, summed.float(), strict=True))
+
+    def _exchange(self, last: bool) -> AbstractContextManager[None]:
+        """Only with the last part of a batch gradients go round."""
+        if last or not isinstance(self.shared, DistributedDataParallel):
+            return nullcontext()
+        return self.shared.no_sync()
 
     def set_rate(self, rate: float) -> None:
         """The learning rate from now on; the encoder's is a multiple of it."""
@@ -92,6 +124,14 @@ class TrainingStep:
             self.scaler.load_state_dict(state["scaler"])
         if self.averages.kinds:
             self.averages.load_state_dict(state["averages"])
+
+
+def _in_parallel(model: MultiTaskNet) -> DistributedDataParallel:
+    """A network whose gradients are averaged over all processes; they begin with the first's."""
+    with warnings.catch_warnings():
+        # Newer versions call broadcast_buffers otherwise. BatchNorm's are the same by themselves.
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(model, broadcast_buffers=False)
 
 
 def fit_for_training(model: MultiTaskNet, options: Train, compute: Compute) -> None:

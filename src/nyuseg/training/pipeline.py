@@ -1,24 +1,27 @@
 """Training of folds, each fitted and predicted out-of-fold, all pooled; then of networks on all."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 
 from nyuseg.config.schema import Config
 from nyuseg.data.depth_check import sample_lines
-from nyuseg.data.fold_names import FULL, Fold, uncovered
+from nyuseg.data.fold_names import FULL, Fold, is_full, uncovered
 from nyuseg.evaluation.oof import pool, write_oof
 from nyuseg.evaluation.report import cv_table
 from nyuseg.evaluation.validation import require_labels
 from nyuseg.experiment.creation import create_experiment
-from nyuseg.experiment.folder import Experiment
+from nyuseg.experiment.folder import Experiment, open_experiment
+from nyuseg.experiment.training_data import training_ids
 from nyuseg.models.device import environment, pick_device
 from nyuseg.models.licences import licence_fault
 from nyuseg.models.normalisation import normalisation_fault, resolve_normalisation
 from nyuseg.models.release import check_release
+from nyuseg.models.team import Team, join_team, team_device
 from nyuseg.training.disk_space import require_space
-from nyuseg.training.fold import FoldTrainer, training_ids
+from nyuseg.training.fold import FoldTrainer
 from nyuseg.training.full_fit import epochs_line, require_folds
 from nyuseg.utils.errors import UserError
 
@@ -47,21 +50,13 @@ def train(
     full = [fold for fold in folds if isinstance(fold, str)]
     if fresh and full and len(numbered) < config.folds.count:
         raise UserError(f"--fresh begins all folds anew, too: use --fold all,{','.join(full)}")
+    team = join_team()
+    if team.size > 1:
+        _train_in_team(team, config, folds, root, oof, fresh)
+        return
     device = pick_device()
     config = resolve_normalisation(config)
-    experiment = create_experiment(config, root, oof, fresh)
-    facts = environment(device, config.compute.precision)
-    print(f"{config.name}: {facts['device']}, {facts['precision']}, data {root}")
-    if experiment.notice:
-        print(f"!! {experiment.notice} !!")
-    for fault in (normalisation_fault(config), licence_fault(config.model)):
-        if fault:
-            print(f"warning: {fault}")
-    todo = [fold for fold in folds if not experiment.is_finished(fold)]
-    if set(full) & set(todo):
-        require_folds(experiment, before=numbered)
-    check_folds(experiment, todo)
-    require_space(experiment, todo)
+    experiment = _begin(config, folds, root, oof, fresh, device)
     train_each(experiment, numbered, device)
     if scored and (numbered or not experiment.scores_path.exists()):
         _score(experiment, device)
@@ -74,6 +69,57 @@ def train(
         )
 
 
+def _begin(
+    config: Config, folds: list[Fold], root: Path, oof: Path, fresh: bool, device: torch.device
+) -> Experiment:
+    """The experiment, begun or gone on with, once all that its folds need was looked at."""
+    experiment = create_experiment(config, root, oof, fresh)
+    facts = environment(device, config.compute.precision)
+    print(f"{config.name}: {facts['device']}, {facts['precision']}, data {root}")
+    if experiment.notice:
+        print(f"!! {experiment.notice} !!")
+    for fault in (normalisation_fault(config), licence_fault(config.model)):
+        if fault:
+            print(f"warning: {fault}")
+    todo = [fold for fold in folds if not experiment.is_finished(fold)]
+    if any(map(is_full, todo)):
+        require_folds(experiment, before=[fold for fold in folds if isinstance(fold, int)])
+    check_folds(experiment, todo)
+    require_space(experiment, todo)
+    return experiment
+
+
+def _train_in_team(
+    team: Team, config: Config, folds: list[Fold], root: Path, oof: Path, fresh: bool
+) -> None:
+    """Train folds one after the other, each by all processes that torchrun has started.
+
+    The first process does what is done once, from the experiment's folder to the scores.
+    """
+    if team.size > config.train.batch_size:
+        raise UserError(
+            f"train.batch_size={config.train.batch_size}: too few images for {team.size} "
+            "processes; start fewer by --nproc-per-node"
+        )
+    device = team_device()
+    config = resolve_normalisation(config)
+    if team.is_first:
+        _begin(config, folds, root, oof, fresh, device)
+    team.wait()
+    experiment = open_experiment(config.name, oof, root=root)
+    for fold in folds:
+        if experiment.is_finished(fold):
+            continue
+        with experiment.lock(fold) if team.is_first else nullcontext():
+            FoldTrainer(experiment, fold, device, team=team).run()
+            if team.is_first:
+                _finish(experiment, fold, device)
+        team.wait()
+    if team.is_first and any(isinstance(fold, int) for fold in folds):
+        _score(experiment, device)
+    team.wait()
+
+
 def one_by_one(experiment: Experiment, folds: Sequence[Fold], device: torch.device) -> None:
     """Train folds one after the other, in this process; see TrainEach."""
     for place, fold in enumerate(folds, start=1):
@@ -83,11 +129,16 @@ def one_by_one(experiment: Experiment, folds: Sequence[Fold], device: torch.devi
         later = sum(not experiment.is_finished(other) for other in folds[place:])
         with experiment.lock(fold):
             FoldTrainer(experiment, fold, device, later).run()
-            if isinstance(fold, int):
-                write_oof(experiment, fold, device)
-            else:
-                files = experiment.fold_files(fold)
-                check_release(files).of_fold.write(files.finished)
+            _finish(experiment, fold, device)
+
+
+def _finish(experiment: Experiment, fold: Fold, device: torch.device) -> None:
+    """Predict what a trained fold has held out, and mark it as finished."""
+    if isinstance(fold, int):
+        write_oof(experiment, fold, device)
+    else:
+        files = experiment.fold_files(fold)
+        check_release(files).of_fold.write(files.finished)
 
 
 def _score(experiment: Experiment, device: torch.device) -> None:

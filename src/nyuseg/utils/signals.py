@@ -56,6 +56,11 @@ def stop_if_asked() -> None:
         raise Interrupted(number)
 
 
+def is_asked() -> bool:
+    """Whether a signal was noted that stop_if_asked would raise for."""
+    return _noted is not None
+
+
 def pause(seconds: float) -> None:
     """Sleep, but ask every moment whether to stop, as stop_if_asked."""
     end = time.monotonic() + seconds
