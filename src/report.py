@@ -12,7 +12,7 @@ examples:
 from collections.abc import Sequence
 from pathlib import Path
 
-from nyuseg.utils.cli import Parser, add_input, add_oof, given_input, run
+from nyuseg.utils.cli import Parser, add_input, add_oof, add_set, given_input, run
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT, require_safe_name
 
@@ -26,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_input(parser)
     parser.add_argument("--submissions", default=str(PROJECT / "submissions"), metavar="DIR")
     add_oof(parser)
+    add_set(parser, "what --submission was made with, such as tta.views=...")
     options = parser.parse_args(argv)
     names, submission = options.experiment, options.submission
     if bool(names) == bool(submission):
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in [*names, *([submission] if submission else [])]:
         require_safe_name(name, "name")
     from nyuseg.experiment.folder import open_experiment
+    from nyuseg.experiment.training_data import require_input
     from nyuseg.models.device import pick_devices
     from nyuseg.report.out_of_fold import write_report
     from nyuseg.report.pages import INDEX
@@ -43,14 +45,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     if submission:
         home = Path(options.submissions) / submission
         manifest = Manifest.read(home / MANIFEST)
-        experiment = open_experiment(manifest.experiment, oof, root=root)
+        experiment = open_experiment(manifest.experiment, oof, options.overrides, root)
+        require_input(experiment, "test")
         folder = Path(options.output or home / "report")
         known = submission, experiment, manifest, experiment.input
         write_submission_report(*known, folder, pick_devices())
     else:
         two = oof / ".compare" / f"{'_vs_'.join(names)}_report"
         folder = Path(options.output or (oof / names[0] / "report" if len(names) == 1 else two))
-        write_report([open_experiment(name, oof, root=root) for name in names], folder)
+        experiments = [open_experiment(name, oof, root=root) for name in names]
+        write_report(experiments, folder)
     megabytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
     print(f"result: {folder / INDEX} ({megabytes:.1f} MB)")
 

@@ -52,11 +52,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     from nyuseg.training.pipeline import train
 
     known = config, folds, root, Path(options.oof), options.fresh
+    from nyuseg.training.side_by_side import follow_parent, side_by_side
+
+    if options.part:
+        follow_parent()
     if options.parallel is None:
         train(*known, scored=not options.part)
         return
-    from nyuseg.training.side_by_side import side_by_side
-
     command = [sys.executable, str(Path(__file__).resolve()), "--part", "--config", options.config]
     command += ["--input", str(root), "--oof", options.oof]
     command += [f"--set={override}" for override in options.overrides]

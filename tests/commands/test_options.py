@@ -24,7 +24,7 @@ prepare_data.py demo [--output DIR] [--seed SEED]
 prepare_data.py nyuv2 --mat MAT [--output DIR] [--raw-depth]
 prepare_data.py check [--input DIR] [--config CONFIG] [--set KEY=VALUE]
 report.py [--submission NAME] [--output DIR] [--input DIR] [--submissions DIR] [--oof DIR]
-  [experiment ...]
+  [--set KEY=VALUE] [experiment ...]
 score.py submission [submission ...] labels
 train_folds.py --fold FOLD [--config CONFIG] [--input DIR] [--set KEY=VALUE] [--fresh]
   [--parallel N] [--oof DIR]

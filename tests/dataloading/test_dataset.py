@@ -16,6 +16,7 @@ from nyuseg.data.depth import inverse_depth, linear_depth, log_depth
 from nyuseg.data.frames import FrameFolder, frame_path, write_png
 from nyuseg.dataloading.dataset import EpochSampler, PredictionSet, TrainingSet
 from nyuseg.dataloading.inputs import network_images, training_inputs
+from nyuseg.dataloading.letterbox import content_size
 from nyuseg.dataloading.loader import collate
 from nyuseg.dataloading.seeds import mix_seed
 from nyuseg.dataloading.slopes import surface_slopes
@@ -99,7 +100,7 @@ def test_missing_depth_and_borders_are_not_valid(tiny_folder: TinyFolder, tmp_pa
 def test_channels_lie_in_the_configs_order(channels: list[str]) -> None:
     data = small_config(channels=channels, mean=[0.1, 0.2, 0.3], std=[0.5, 0.25, 2]).data
     frame = random_frame((5, 9))
-    planes = network_images(collate([frame]), data, torch.device("cpu"))[0]
+    planes = network_images(collate([{**frame, "size": (5, 9)}]), data, torch.device("cpu"))[0]
     assert planes.dtype == torch.float32
     assert len(planes) == data.channel_count
     depth = torch.from_numpy(frame["depth"].astype(np.int32))[None]
@@ -110,7 +111,7 @@ def test_channels_lie_in_the_configs_order(channels: list[str]) -> None:
         "linear_depth": [linear_depth(frame["depth"])],
         "inverse_depth": [inverse_depth(frame["depth"])],
         "log_depth": [log_depth(frame["depth"])],
-        "slopes": list(surface_slopes(depth, data.size[1])[0]),
+        "slopes": list(surface_slopes(depth, content_size((5, 9), data.size)[1], data.size[1])[0]),
     }
     wanted = np.stack([plane for channel in channels for plane in expected[channel]])
     np.testing.assert_allclose(planes.numpy(), wanted, atol=1e-5)

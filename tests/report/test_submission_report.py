@@ -58,8 +58,8 @@ def test_its_pages_know_no_truth(work, watched) -> None:
     page.wait_for_function("viewer.frame !== null")
     worst = max(listed(work)["images"], key=lambda row: row["differing"])
     assert page.inner_text("#viewer-title").startswith(worst["id"])
-    names = page.locator("[role=radio]").all_inner_texts()
-    assert names[4] == "5 Disagreement" and page.locator("[role=radio] >> nth=2").is_disabled()
+    names = page.locator("#layers button").all_inner_texts()
+    assert names[4] == "5 Disagreement" and page.locator("#layers button >> nth=2").is_disabled()
     page.hover("#stage")
     told = page.inner_text("#readout")
     assert "disagreeing" in told and "truth" not in told

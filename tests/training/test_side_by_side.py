@@ -99,6 +99,23 @@ def test_a_signal_stops_all_with_their_state_kept(work: Path) -> None:
         assert (work / f"oof/demo/fold_{fold}/last.pt").exists()
 
 
+@pytest.mark.slow
+def test_what_a_dead_parent_leaves_stops_by_itself(work: Path) -> None:
+    child = subprocess.Popen(
+        script(work, "oof", "--fold", "0", "--part", change="train.epochs=400"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in child.stdout:
+        if "/400" in line:
+            break
+    child.stdin.close()  # As when the other end's process is killed.
+    child.stdout.read()
+    assert child.wait(60) == 143
+
+
 def command_of(path: Path) -> bytes:
     try:
         return path.read_bytes()

@@ -13,6 +13,7 @@ import torch
 
 from nyuseg.config.sections import Data
 from nyuseg.data.depth import inverse_depth, linear_depth, log_depth
+from nyuseg.dataloading.letterbox import content_size
 from nyuseg.dataloading.slopes import surface_slopes
 
 Sample = dict[str, Any]
@@ -33,14 +34,15 @@ def network_images(
 ) -> torch.Tensor:
     """What the network sees of a batch of loader.collate: float32 [N,C,H,W], on the device.
 
-    batch: `image` uint8 [N,H,W,3] and, if a channel is made of it, `depth` [N,H,W], the bits of
-    uint16 millimetres as int16; number: which of the sizes that the set was fitted to.
+    batch: `image` uint8 [N,H,W,3], `size`, the native ones, and, if a channel is made of it,
+    `depth` [N,H,W], the bits of uint16 millimetres as int16; number: which of the sizes that the
+    set was fitted to.
     """
     image = batch[input_key("image", number)].to(device, non_blocking=True)
     depth = None
     if data.uses_depth:
         depth = _millimetres(batch[input_key("depth", number)], device)
-    return network_input(image, depth, data)
+    return network_input(image, depth, data, frame_widths(batch, data, device))
 
 
 def training_inputs(batch: Sample, data: Data, device: torch.device) -> Sample:
@@ -55,17 +57,32 @@ def training_inputs(batch: Sample, data: Data, device: torch.device) -> Sample:
     image = batch["image"].to(device, non_blocking=True)
     label = batch["label"].to(device, non_blocking=True).long()
     if "depth" not in batch:
-        return {**batch, "image": network_input(image, None, data), "label": label}
-    zoom = torch.as_tensor(batch.get("zoom", 1.0), device=device).view(-1, 1, 1)
+        return {**batch, "image": network_input(image, None, data, 0.0), "label": label}
+    width = frame_widths(batch, data, device)
     depth = _millimetres(batch["depth"], device)[:, None]
     seen = _millimetres(batch["depth_seen"], device) if "depth_seen" in batch else depth[:, 0]
     return {
         **batch,
-        "image": network_input(image, seen, data, zoom),
+        "image": network_input(image, seen, data, width),
         "label": label,
         "depth": _look_up(_depth_table("linear_depth", device), depth),
         "depth_valid": depth > 0,
     }
+
+
+def frame_widths(batch: Sample, data: Data, device: torch.device) -> torch.Tensor:
+    """How many pixels wide the whole frames of a batch are that its samples show: float [N,1,1].
+
+    batch: `size`, the frames' native sizes, and perhaps `zoom`, float [N], how much larger than
+    where they are predicted they are. What augment.scale does without a zoom is not in it. 0 where
+    no channel asks for it.
+    """
+    if "slopes" not in data.channels:
+        return torch.zeros(1, device=device)
+    widths = torch.tensor([float(content_size(size, data.size)[1]) for size in batch["size"]])
+    if "zoom" in batch:
+        widths = widths * batch["zoom"].cpu()
+    return widths.to(device, non_blocking=True).view(-1, 1, 1)
 
 
 def _millimetres(depth: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -77,14 +94,14 @@ def network_input(
     image: torch.Tensor,
     depth: torch.Tensor | None,
     data: Data,
-    zoom: torch.Tensor | float = 1.0,
+    frame_width: torch.Tensor | float,
 ) -> torch.Tensor:
     """Stack the channels that the config names: float32 [N,C,H,W] in channels-last memory.
 
     image: uint8 [N,H,W,3]; RGB is normalised by mean and standard deviation. depth: int32 [N,H,W]
-    in millimetres, None when no channel is made of it; its codes lie in 0..1, missing = 0. zoom:
-    how much larger than in data.size a frame is, float [N,1,1]. xy: the pixel's position in the
-    input, 0..1 from left to right and from top to bottom (Exp050).
+    in millimetres, None when no channel is made of it; its codes lie in 0..1, missing = 0.
+    frame_width: of each whole frame in these pixels, see frame_widths. xy: the pixel's position in
+    the input, 0..1 from left to right and from top to bottom (Exp050).
     """
     count, height, width, _ = image.shape
     planes = torch.empty(count, height, width, data.channel_count, device=image.device)
@@ -102,7 +119,7 @@ def network_input(
             place += 2
         elif channel == "slopes":
             assert depth is not None
-            slopes = surface_slopes(depth, data.size[1], zoom)
+            slopes = surface_slopes(depth, frame_width, data.size[1])
             planes[..., place : place + 2] = slopes.permute(0, 2, 3, 1)
             place += 2
         else:

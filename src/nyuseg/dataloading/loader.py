@@ -36,8 +36,7 @@ def make_loader(
     if workers is None:
         # The cores that this process may use, where the system tells.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
-        # torchrun's processes on this machine share them.
-        cores = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        cores = max(1, cores // beside())
         workers = min(8, cores) if gpu else 0
     workers = _that_fit(workers, batch_size * frames.sample_bytes)
     if "batch_sampler" not in more:
@@ -60,7 +59,7 @@ def _that_fit(workers: int, batch_bytes: int) -> int:
     if not workers or not SHARED.is_dir():
         return workers
     free = shutil.disk_usage(SHARED).free
-    fitting = min(workers, int(free * PART / (AHEAD * batch_bytes)))
+    fitting = min(workers, int(free * PART / beside() / (AHEAD * batch_bytes)))
     if fitting < workers:
         print(
             f"{SHARED}: {free / 1e6:.0f} MB of shared memory are free, enough for {fitting} of "
@@ -69,6 +68,11 @@ def _that_fit(workers: int, batch_bytes: int) -> int:
             flush=True,
         )
     return fitting
+
+
+def beside() -> int:
+    """How many processes on this machine train side by side: torchrun and --parallel say it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def iterate(loader: DataLoader[Sample]) -> Iterator[Sample]:

@@ -10,12 +10,13 @@ SMOOTHING = 1 / 160
 
 
 def surface_slopes(
-    depth: torch.Tensor, width: int, zoom: torch.Tensor | float = 1.0
+    depth: torch.Tensor, width: torch.Tensor | float, input_width: int
 ) -> torch.Tensor:
     """How each pixel's surface leans to the right and downwards: float32 [N,2,H,W], -pi/2..pi/2.
 
-    depth: int32 [N,H,W] in millimetres; 0, missing, gives 0, and counts in no mean. width: of a
-    whole frame, in pixels; zoom, a number or float [N,1,1]: how much larger it is here.
+    depth: int32 [N,H,W] in millimetres; 0, missing, gives 0, and counts in no mean. width: of the
+    whole frame in pixels of this depth, a number or float [N,1,1]; input_width: of the network's
+    input, by which the depth is smoothed.
 
     The arctangent of d ln(depth) / dx, for x in focal lengths. On the plane n . P = c the depth
     along the ray (x, y, 1) is c / (n_x x + n_y y + n_z): the derivative is -n_x / (n . ray), which
@@ -23,12 +24,12 @@ def surface_slopes(
     """
     known = (depth > 0)[:, None].float()
     logarithm = torch.log(depth.clamp(min=1)[:, None].float()) * known
-    radius = max(1, round(width * SMOOTHING))
+    radius = max(1, round(input_width * SMOOTHING))
     share = _mean(known, radius)
     smooth = _mean(logarithm, radius) / share.clamp(min=1e-6)
     both = torch.cat([smooth, (share > 0).float()], 1)
     around = F.pad(both, (1, 1, 1, 1), mode="replicate")
-    focal = FOCAL * width * zoom
+    focal = FOCAL * width
     slopes = []
     for before, after in (
         (around[:, :, 1:-1, :-2], around[:, :, 1:-1, 2:]),

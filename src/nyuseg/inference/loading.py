@@ -64,15 +64,29 @@ def load_predictor(
             require_views(member.config, member.config.tta.views)
         models, digests = load_folds(member, folds)
         if part.digests and _is_changed(member, part.digests, digests):
-            raise UserError(
-                f"{experiment.folder}: {member.config.name} was trained again since it was "
-                "blended; run src/blend.py again"
-            )
+            raise _blended_before(experiment, member)
         ensembles.append(Ensemble(models, member.config, device, tta, part.weight))
         hashes[member.config.name] = digests
     by_fold = {str(fold): {name: one[str(fold)] for name, one in hashes.items()} for fold in folds}
     found = by_fold if experiment.members else next(iter(hashes.values()))
     return Predictor(ensembles, experiment.config), found
+
+
+def require_unchanged(experiment: Experiment) -> None:
+    """Raise UserError when a member of a blend was trained again since it was blended."""
+    for part in experiment.parts:
+        digests = part.digests or {}
+        records = {fold: part.experiment.fold_files(fold).weights_record for fold in digests}
+        loaded = {fold: WeightsRecord.read(path).sha256 for fold, path in records.items()}
+        if _is_changed(part.experiment, digests, loaded):
+            raise _blended_before(experiment, part.experiment)
+
+
+def _blended_before(experiment: Experiment, member: Experiment) -> UserError:
+    return UserError(
+        f"{experiment.folder}: {member.config.name} was trained again since it was blended; run "
+        "src/blend.py again"
+    )
 
 
 def _is_changed(member: Experiment, blended: dict[str, str], loaded: dict[str, str]) -> bool:

@@ -1,7 +1,7 @@
 """The only way from frames to class probabilities and masks. It never sees a label."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TypeVar
@@ -121,7 +121,7 @@ class Predictor:
 
         return self._stream(source, ids, predictions)
 
-    def predict_each(self, source: Source, ids: Sequence[str]) -> Iterator[tuple[Prediction, ...]]:
+    def predict_each(self, source: Source, ids: Sequence[str]) -> Generator[tuple[Prediction, ...]]:
         """As `predict`, but each ensemble's own prediction of a frame, on the one grid."""
 
         def predictions(batch: Sample, replica: int) -> list[tuple[Prediction, ...]]:
@@ -143,7 +143,7 @@ class Predictor:
         source: Source,
         ids: Sequence[str],
         function: Callable[[Sample, int], list[Result]],
-    ) -> Iterator[Result]:
+    ) -> Generator[Result]:
         """What a function of a batch and a replica makes of each frame, in the order of ids."""
         count, threads = len(self.devices), torch.get_num_threads()
         loader = self._loader_of(source, ids)

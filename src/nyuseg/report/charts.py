@@ -82,10 +82,13 @@ def calibration_error(measures: Measures) -> float:
     return float(np.abs(right - said).sum() / max(1, count.sum()))
 
 
-def share_chart(submitted: np.ndarray, training: np.ndarray) -> Chart:
-    """Share of each class in a submission beside that in the training labels; pixels, int [13]."""
+def share_chart(submitted: np.ndarray, training: np.ndarray | None) -> Chart:
+    """Share of each class in a submission beside that in the training labels, where they are known;
+    pixels, int [13]."""
     traces: list[Chart] = []
     for number, (name, pixels) in enumerate((("submission", submitted), ("training", training))):
+        if pixels is None:
+            continue
         bar: Chart = {"type": "bar", "name": name, "x": list(CLASS_NAMES)}
         shares = _numbers(100 * pixels / max(1, pixels.sum()))
         traces.append({**bar, "y": shares, "marker": {"color": COLOURS[number]}})

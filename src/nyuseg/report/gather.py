@@ -1,6 +1,7 @@
 """One pass over the out-of-fold predictions: what the report measures, and what a browser shows."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,9 @@ class Gatherer:
     def run(self) -> Iterator[Seen]:
         """Each frame, in the order of the first experiment's table."""
         ids = list(self.files)
-        return progress(in_order(self._frame, ids, THREADS, 2 * THREADS), "report", len(ids))
+        # Closed at once: left by a signal, its threads would go on writing.
+        with closing(in_order(self._frame, ids, THREADS, 2 * THREADS)) as found:
+            yield from progress(found, "report", len(ids))
 
     def _frame(self, image_id: str) -> Seen:
         frame = read_frame(self.frames, image_id, self.kinds, self.data)

@@ -1,6 +1,6 @@
 """The report of out-of-fold predictions: what its score page says."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +8,17 @@ import numpy as np
 
 from nyuseg.analysis.compare import check
 from nyuseg.data.classes import CLASS_NAMES, NUM_CLASSES, PALETTE
-from nyuseg.data.folds import is_nyuv2
+from nyuseg.data.folds import fold_hash, is_nyuv2
 from nyuseg.evaluation.bootstrap import difference, score
 from nyuseg.evaluation.metrics import class_iou, summarize
 from nyuseg.evaluation.report import EXP060_IOU, difference_text
 from nyuseg.experiment.folder import Experiment
 from nyuseg.experiment.records import CrossValidation
+from nyuseg.experiment.training_data import require_same_data
+from nyuseg.inference.loading import require_unchanged
 from nyuseg.report.charts import Chart, calibration_chart, class_chart, curve_chart, part_chart
 from nyuseg.report.gather import PARTITIONS, Gatherer, Measures
-from nyuseg.report.pages import INDEX, Pages
+from nyuseg.report.pages import MARKER, Pages
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import atomic_folder
 from nyuseg.utils.locks import only_writer
@@ -32,8 +34,12 @@ def write_report(experiments: Sequence[Experiment], folder: Path) -> None:
     if len(experiments) > MOST:
         raise UserError(f"a report shows {MOST} experiments at most, not {len(experiments)}")
     check(experiments)
-    pages = Pages([experiment.config.name for experiment in experiments], experiments)
-    with only_writer(folder), atomic_folder(folder, INDEX) as inside:
+    for experiment in experiments:
+        require_same_data(experiment)
+        require_unchanged(experiment)
+    records = [CrossValidation.read(experiment.scores_path) for experiment in experiments]
+    pages = Pages([experiment.config.name for experiment in experiments], _notices(experiments))
+    with only_writer(folder), atomic_folder(folder, MARKER) as inside:
         rows, measures = [], [Measures() for _ in experiments]
         for seen in Gatherer(experiments, inside).run():
             rows.append(seen.row)
@@ -42,9 +48,26 @@ def write_report(experiments: Sequence[Experiment], folder: Path) -> None:
         confusions = [confusions_of(rows, number) for number in range(len(experiments))]
         folds = [_by_fold(rows, number, found) for number, found in enumerate(confusions)]
         nyuv2 = is_nyuv2([row["id"] for row in rows])
-        context = _score_page(experiments, rows, confusions, folds, nyuv2)
+        context = _score_page(records, rows, confusions, folds, nyuv2)
         charts = _charts(experiments, folds, nyuv2, measures)
         pages.write(inside, "score.html", context, charts, rows, truth=True, networks=1)
+
+
+def _notices(experiments: Sequence[Experiment]) -> list[str]:
+    """What a reader must know."""
+    base, notes = experiments[0], []
+    for one in experiments:
+        name = one.config.name
+        if one.notice:
+            notes.append(f"{name}: {one.notice}")
+        if fold_hash(one.table) != fold_hash(base.table):
+            notes.append(f"{name} has other folds: its networks saw other rooms")
+        if one.members:
+            notes.append(
+                f"{name} is a blend: its masks and scores are of weights that were fitted without "
+                "the room, the probabilities of the final weights"
+            )
+    return notes
 
 
 def confusions_of(rows: Sequence[dict[str, Any]], number: int) -> np.ndarray:
@@ -76,7 +99,7 @@ def _charts(
 
 
 def _score_page(
-    experiments: Sequence[Experiment],
+    records: Sequence[CrossValidation],
     rows: list[dict[str, Any]],
     confusions: list[np.ndarray],
     folds: list[np.ndarray],
@@ -85,15 +108,15 @@ def _score_page(
     scenes = [row["scene"] for row in rows]
     return {
         "cards": [
-            _card(experiment, found, scenes, confusions[0])
-            for experiment, found in zip(experiments, confusions, strict=True)
+            _card(record, found, scenes, confusions[0])
+            for record, found in zip(records, confusions, strict=True)
         ],
         "images": len(rows),
         "rooms": len(set(scenes)),
         "class_rows": _class_rows(confusions, folds, nyuv2),
         "nyuv2": nyuv2,
         "matrices": [_matrix(found.sum(0)) for found in confusions],
-        "fold_rows": [_fold_row(rows, fold, folds) for fold in range(len(folds[0]))],
+        "fold_rows": [_fold_row(rows, fold, folds) for fold in range(max(map(len, folds)))],
     }
 
 
@@ -103,13 +126,12 @@ def _by_fold(rows: Sequence[dict[str, Any]], number: int, found: np.ndarray) -> 
 
 
 def _card(
-    experiment: Experiment, found: np.ndarray, scenes: Sequence[str], base: np.ndarray
+    record: CrossValidation, found: np.ndarray, scenes: Sequence[str], base: np.ndarray
 ) -> dict[str, Any]:
     miou, total = score(found, scenes), summarize(found.sum(0))
-    record = CrossValidation.read(experiment.scores_path)
     gain = None if found is base else difference_text(difference(found, base, scenes))
     return {
-        "name": experiment.config.name,
+        "name": record.experiment,
         "miou": miou,
         "accuracy": total["pixel_accuracy"],
         "depth": record.depth_mae_m,
@@ -129,12 +151,17 @@ def _class_rows(
             "colour": PALETTE[k].tolist(),
             "share": share[k],
             "iou": [iou[k] for iou in ious],
-            "worst": [np.nanmin(one[:, k], initial=1) for one in each],
-            "best": [np.nanmax(one[:, k], initial=0) for one in each],
+            "worst": [_known(np.nanmin, one[:, k]) for one in each],
+            "best": [_known(np.nanmax, one[:, k]) for one in each],
             "reported": EXP060_IOU[k] if nyuv2 else None,
         }
         for k, name in enumerate(CLASS_NAMES)
     ]
+
+
+def _known(function: Callable[[np.ndarray], Any], values: np.ndarray) -> float | None:
+    """A function of those values that are numbers; None without any."""
+    return None if np.isnan(values).all() else float(function(values))
 
 
 def _matrix(total: np.ndarray) -> list[list[float | None]]:
@@ -154,5 +181,5 @@ def _fold_row(
         "fold": fold,
         "images": len(inside),
         "rooms": len({row["scene"] for row in inside}),
-        "scores": [summarize(found[fold]) for found in folds],
+        "scores": [summarize(found[fold : fold + 1].sum(0)) for found in folds],
     }

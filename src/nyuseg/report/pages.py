@@ -10,20 +10,21 @@ import jinja2
 
 from nyuseg.data.classes import CLASS_NAMES, PALETTE
 from nyuseg.evaluation.history import number
-from nyuseg.experiment.folder import Experiment
 from nyuseg.report.pixels import THUMB_SIZE, as_json
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import write_text
 
 INDEX, BROWSER = "index.html", "images.html"
+MARKER = "images.js"  # What a folder must hold to be replaced by a new report.
 PACKAGE = files("nyuseg.report")
 
 
 class Pages:
     """Writes the pages of a report and what they load, all but the frames."""
 
-    def __init__(self, names: Sequence[str], experiments: Sequence[Experiment]) -> None:
-        """names: what is shown, in the headings. Raises UserError without Plotly."""
+    def __init__(self, names: Sequence[str], notices: Sequence[str]) -> None:
+        """names: what is shown, in the headings; notices: what a reader must know. Raises UserError
+        without Plotly."""
         self.names = list(names)
         try:
             self.plotly = Path(str(files("plotly").joinpath("package_data/plotly.min.js")))
@@ -37,9 +38,7 @@ class Pages:
             lstrip_blocks=True,
         )
         self.templates.globals |= {"names": self.names, "number": number, "classes": CLASS_NAMES}
-        self.templates.globals["notices"] = [
-            f"{one.config.name}: {one.notice}" for one in experiments if one.notice
-        ]
+        self.templates.globals["notices"] = list(notices)
 
     def write(
         self,
@@ -61,12 +60,12 @@ class Pages:
             write_text(folder / static.name, static.read_text(encoding="utf-8"))
         facts |= {"classes": CLASS_NAMES, "palette": PALETTE.tolist(), "images": rows}
         facts |= {"experiments": self.names, "thumb": THUMB_SIZE}
-        write_text(folder / "images.js", f"const REPORT = {as_json(facts)};\n")
+        write_text(folder / MARKER, f"const REPORT = {as_json(facts)};\n")
         write_text(folder / "charts.js", f"const CHARTS = {as_json(charts)};\n")
         images = {
             "truth": facts["truth"],
             "scenes": sorted({row["scene"] for row in rows}),
-            "folds": sorted({row["scores"][0].get("fold", 0) for row in rows}),
+            "folds": sorted({one.get("fold", 0) for row in rows for one in row["scores"]}),
         }
         for page, name, known in (("score", template, context), ("images", BROWSER, images)):
             text = self.templates.get_template(name).render(page=page, **known)

@@ -1,6 +1,7 @@
 """Test predictions without a truth: how sure they are, and where the folds disagree."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from nyuseg.data.frames import FrameFolder, stored_kinds
 from nyuseg.dataloading.dataset import read_frame
 from nyuseg.dataloading.letterbox import content_size
 from nyuseg.experiment.folder import Experiment
+from nyuseg.inference.ensemble import Ensemble
 from nyuseg.inference.grid import to_mask
 from nyuseg.inference.loading import load_predictor
-from nyuseg.inference.predictor import Prediction
+from nyuseg.inference.predictor import Prediction, Predictor
 from nyuseg.report.charts import share_chart
 from nyuseg.report.gather import write_frame
-from nyuseg.report.pages import INDEX, Pages
+from nyuseg.report.pages import MARKER, Pages
 from nyuseg.report.pixels import at_cells, likeliest_classes
 from nyuseg.submission.manifest import Manifest
 from nyuseg.utils.errors import UserError
@@ -43,28 +45,31 @@ def write_submission_report(
 
     Raises UserError as Submitted does, and without Plotly.
     """
-    pages = Pages([name], [experiment])
+    notices = [f"{experiment.config.name}: {experiment.notice}"] if experiment.notice else []
+    pages = Pages([name], notices)
     submitted = Submitted(experiment, manifest, root, devices)
-    with only_writer(folder), atomic_folder(folder, INDEX) as inside:
+    pixels = np.array([manifest.class_pixels[name] for name in CLASS_NAMES])
+    charts = [share_chart(pixels, _training_pixels(experiment))]
+    with only_writer(folder), atomic_folder(folder, MARKER) as inside:
         rows = list(submitted.run(inside))
-        pixels = np.array([manifest.class_pixels[name] for name in CLASS_NAMES])
         context = {
             "images": len(rows),
-            "networks": len(submitted.predictors),
+            "networks": len(submitted.predictor.ensembles),
             "views": len(manifest.views),
             "sure": np.mean([row["scores"][0]["sure"] for row in rows]),
             "differing": np.mean([row["differing"] for row in rows]),
             "cv": manifest.cv.miou if manifest.cv else None,
             "first": sorted(rows, key=lambda row: -row["differing"])[:FIRST],
         }
-        charts = [share_chart(pixels, _training_pixels(experiment))]
-        facts = {"truth": False, "networks": context["networks"]}
+        facts = {"truth": False, "networks": submitted.folds}
         pages.write(inside, "submission.html", context, charts, rows, **facts)
 
 
-def _training_pixels(experiment: Experiment) -> np.ndarray:
-    """Pixels of each class in the training labels, int64 [13]."""
+def _training_pixels(experiment: Experiment) -> np.ndarray | None:
+    """Pixels of each class in the training labels, int64 [13]; None where they are not at hand."""
     frames, total = FrameFolder(experiment.input, "train"), np.zeros(256, np.int64)
+    if not (experiment.input / "train").is_dir():
+        return None
     for image_id in experiment.table["image_id"]:
         total += np.bincount(frames.read(image_id, ("label",))["label"].ravel(), minlength=256)
     return total[:NUM_CLASSES]
@@ -85,7 +90,7 @@ class Submitted:
         self.frames, self.kinds = FrameFolder(root, "test"), stored_kinds(root, "test")
         self.files = file_names(manifest.ids)
         folds, tta = list(manifest.folds), len(manifest.views) > 1
-        self.predictors = []
+        ensembles: list[Ensemble] = []
         for fold in parse_folds(",".join(folds), experiment.config.folds):
             predictor, hashes = load_predictor(experiment, [fold], devices, tta)
             if hashes[str(fold)] != manifest.folds[str(fold)]:
@@ -93,18 +98,25 @@ class Submitted:
                     f"fold {fold} of {experiment.folder} was trained again since the submission "
                     "was written; run infer.py again"
                 )
-            self.predictors.append(predictor)
+            if predictor.view_names != manifest.views:
+                raise UserError(
+                    f"the submission was made with the views {', '.join(manifest.views)}; give "
+                    "them by --set tta.views=..., as to infer.py"
+                )
+            ensembles += predictor.ensembles
+        self.folds, self.members = len(folds), len(ensembles) // len(folds)
+        self.predictor = Predictor(ensembles, experiment.config)
 
     def run(self, folder: Path) -> Iterator[dict[str, Any]]:
         """The row of each image in the browser's list; writes below a folder what is shown."""
-        streams = [predictor.predict(self.frames, self.ids) for predictor in self.predictors]
-        found = zip(*streams, strict=True)
-        return (self._frame(folder, each) for each in progress(found, "report", len(self.ids)))
+        with closing(self.predictor.predict_each(self.frames, self.ids)) as found:
+            for each in progress(found, "report", len(self.ids)):
+                yield self._frame(folder, each)
 
     def _frame(self, folder: Path, each: Sequence[Prediction]) -> dict[str, Any]:
         first = each[0]
         frame = read_frame(self.frames, first.id, self.kinds, self.data)
-        grids = torch.stack([one.probabilities.cpu() for one in each])
+        grids = self._by_fold([one.probabilities.cpu() for one in each])
         mean = grids.mean(0)
         mask = to_mask(mean, first.size, first.input_size)
         cells = [n // STRIDE for n in content_size(first.size, first.input_size)]
@@ -125,4 +137,10 @@ class Submitted:
             "pairs": [[-1, k, int(count)] for k, count in enumerate(pixels) if count],
         }
         row = {"id": first.id, "file": file, "scene": "", "scores": [scores]}
-        return {**row, "differing": float(differing.mean() / len(each))}
+        return {**row, "differing": float(differing.mean() / self.folds)}
+
+    def _by_fold(self, grids: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Each fold's probabilities, [folds,13,h,w]; of a blend its members' weighted mean."""
+        weights = torch.tensor([one.weight for one in self.predictor.ensembles[: self.members]])
+        members = torch.stack(list(grids)).view(self.folds, self.members, *grids[0].shape)
+        return torch.einsum("m,fmchw->fchw", weights / weights.sum(), members)

@@ -121,6 +121,8 @@ class FoldTrainer:
         self.log.line(f"fold {self.fold}: encoder {self.config.model.encoder}, {begun}")
         while self.epoch < self.epochs:
             self._one_epoch()
+        if self.board:
+            self.board.close()
         self.team.wait()  # For the last checkpoint, which the others read, too.
         chosen = self.config.predict.checkpoint
         last = load_checkpoint(self.files.last)

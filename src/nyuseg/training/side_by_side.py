@@ -22,9 +22,12 @@ from nyuseg.data.fold_names import Fold
 from nyuseg.experiment.folder import Experiment
 from nyuseg.training.pipeline import TrainEach
 from nyuseg.utils.errors import UserError
-from nyuseg.utils.signals import POLL_S, Interrupted, stop_if_asked
+from nyuseg.utils.signals import POLL_S, stop_if_asked
 
-SHOW_S = 10.0  # Between two lines of progress where there is no terminal.
+SHOW_S = 10.0  # Between two lines of progress.
+LAST_WORDS_S = 10.0
+# What a process says besides, and should be known of each fold.
+TOLD = ("warning", "out of memory", "frame cache", "/dev/shm")
 PROGRESS = re.compile(r"^fold \S+ (.*?): (\d+/\d+), (.*) left$")
 
 
@@ -48,8 +51,12 @@ class Child:
             self.readers.append(reader)
 
     def _say(self, line: str) -> None:
-        if line.startswith(f"fold {self.fold}"):
-            print(line, flush=True)
+        if not line.startswith(f"fold {self.fold}"):
+            if not any(word in line for word in TOLD):
+                return
+            line = f"fold {self.fold}: {line}"
+        sys.stdout.write(f"{line}\n")  # At once: print writes twice, and others between.
+        sys.stdout.flush()
 
     def _note(self, line: str) -> None:
         if found := PROGRESS.match(line):
@@ -59,8 +66,6 @@ class Child:
 
     def fault(self) -> str:
         """What it said of its failure, in a line."""
-        for reader in self.readers:
-            reader.join()
         errors = [line for line in self.told if line.startswith("error: ")]
         last = errors[-1].removeprefix("error: ") if errors else " ".join(list(self.told)[-1:])
         return last or f"ended with code {self.process.returncode}"
@@ -110,6 +115,8 @@ def train_side_by_side(command: Sequence[str], folds: Sequence[Fold], count: int
                 running.append(_start(command, waiting.popleft(), place, count))
             for child in [one for one in running if one.process.poll() is not None]:
                 running.remove(child)
+                for reader in child.readers:  # What it said last.
+                    reader.join(LAST_WORDS_S)
                 if child.process.returncode:
                     failed[child.fold] = child.fault()
                     print(f"fold {child.fold} failed: {failed[child.fold]}", file=sys.stderr)
@@ -118,7 +125,7 @@ def train_side_by_side(command: Sequence[str], folds: Sequence[Fold], count: int
                 parts = [f"fold {child.fold} {child.doing}" for child in running]
                 print(" | ".join(parts), file=sys.stderr, flush=True)
             time.sleep(POLL_S)
-    except Interrupted:
+    except BaseException:
         _stop(running)
         raise
     if failed:
@@ -136,20 +143,33 @@ def _start(command: Sequence[str], fold: Fold, place: int, count: int) -> Child:
         visible = environment.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus))))
         environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[place % gpus]
     environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // count)))
+    environment["LOCAL_WORLD_SIZE"] = str(count)  # As torchrun has it: readers are shared out, too.
     child = Child(
         fold,
         place,
         subprocess.Popen(
             [*command, "--fold", str(fold)],
             env=environment,
-            stdin=subprocess.DEVNULL,
+            # It ends with this process, see follow_parent.
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
         ),
     )
     child.listen()
     return child
+
+
+def follow_parent() -> None:
+    """In such a process: stop, as by a signal, when the one that started it is gone."""
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    Thread(target=wait, daemon=True).start()
 
 
 def _stop(running: Sequence[Child]) -> None:

@@ -13,6 +13,7 @@ from nyuseg.evaluation.validation import Look
 from nyuseg.inference.predictor import Prediction
 from nyuseg.submission.preview import preview_row
 from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import file_names
 
 FRAMES = 4
 
@@ -58,13 +59,18 @@ class TensorBoard:
         None when it is not the epoch for it."""
         if epoch % self.every or not ids:
             return None
+        names = file_names(ids)  # TensorBoard would give several ids one name.
         chosen = set(ids[:: -(-len(ids) // FRAMES)])
 
         def look(prediction: Prediction, label: np.ndarray) -> None:
             if prediction.id in chosen:
                 image = source.read(prediction.id, ("image",))["image"]
                 strip = preview_row(image, None, label, prediction.mask)
-                title = f"image, truth, prediction/{prediction.id}"
+                title = f"image, truth, prediction/{names[prediction.id]}"
                 self.writer.add_image(title, strip, epoch, dataformats="HWC")
 
         return look
+
+    def close(self) -> None:
+        """Write what is left."""
+        self.writer.close()

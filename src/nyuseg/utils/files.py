@@ -58,13 +58,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def remove_partial(folder: Path, names: Collection[str] | None = None) -> None:
-    """Remove what atomic_path left in `folder` when its process was killed.
+    """Remove the files that atomic_path left in `folder` when its process was killed.
 
     names: only the remains of these files; needed where other processes write beside.
     """
     for path in folder.glob(f".*{PARTIAL}"):
         name = path.name[1 : -len(PARTIAL)].rpartition(".")[0]
-        if names is None or name in names:
+        if (names is None or name in names) and not path.is_dir():
             path.unlink(missing_ok=True)
 
 

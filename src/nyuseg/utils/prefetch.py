@@ -1,7 +1,7 @@
 """Doing the next piece of work while the last one is being used: order kept, memory bounded."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import repeat
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 def in_order(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int, depth: int
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Yield function(item) for each item, in their order, computed by `threads` threads.
 
     At most `depth` results wait beyond the one in use. An exception of `function` is raised where

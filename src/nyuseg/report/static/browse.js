@@ -38,11 +38,12 @@ function select(chosen) {
   const high = chosen.to === "" ? 2 : Number(chosen.to);
   return REPORT.images.filter((row) => {
     const scores = row.scores[of];
-    const miou = scores.miou ?? 0;
+    // Without a score an image lies within no limits.
+    const miou = scores.miou ?? (low < 0 && high > 1 ? 0 : NaN);
     return (
       (!text || row.id.toLowerCase().includes(text) || row.scene.toLowerCase().includes(text)) &&
       (chosen.fold === "" || scores.fold === Number(chosen.fold)) &&
-      (chosen.scene === "" || row.scene === chosen.scene) &&
+      (chosen.scene === "" || `=${row.scene}` === chosen.scene) &&
       miou >= low && miou <= high &&
       (!pairs || pairPixels(row, of, chosen.truth, chosen.guess) > 0)
     );

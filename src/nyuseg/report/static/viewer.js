@@ -32,7 +32,6 @@ class Viewer {
   layerButton(layer, index) {
     const button = document.createElement("button");
     button.type = "button";
-    button.role = "radio";
     button.dataset.layer = index;
     button.textContent = `${index + 1} ${layer.name}`;
     button.addEventListener("click", () => this.setLayer(index));
@@ -50,6 +49,7 @@ class Viewer {
     if (event.target.matches("input[type=range]") && event.key.startsWith("Arrow")) return;
     const moves = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
     const move = moves[event.key];
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (move && event.shiftKey && this.frame) {
       const [height, width] = this.frame.size;
       const [y, x] = this.pixel || [Math.floor(height / 2), Math.floor(width / 2)];
@@ -57,7 +57,7 @@ class Viewer {
         Math.min(Math.max(y + 8 * move[0], 0), height - 1),
         Math.min(Math.max(x + 8 * move[1], 0), width - 1),
       );
-    } else if (move && !event.ctrlKey && !event.metaKey && !event.altKey) {
+    } else if (move) {
       step(move[0] + move[1]);
     } else if (/^[1-6]$/.test(event.key)) {
       this.setLayer(Number(event.key) - 1);
@@ -89,7 +89,8 @@ class Viewer {
       this.frame = null;
       const picture = element("picture");
       picture.src = `frames/${encodeURIComponent(row.file)}.webp`;
-      picture.alt = `image ${row.id}`;
+      element("stage").setAttribute("aria-label", `image ${row.id}`);
+      element("overlay").width = 0; // Not the last image's over this one.
     }
     this.showFacts();
     try {
@@ -98,6 +99,7 @@ class Viewer {
       this.frame = frame;
       this.show();
     } catch (error) {
+      if (this.row !== row) return;
       fill(element("readout"), [pair("error", error.message)]);
     }
   }
@@ -107,7 +109,8 @@ class Viewer {
     if (!this.frame) return;
     const layer = LAYERS[this.layer].needs(this.frame) ? this.layer : 3;
     paint(element("overlay"), this.frame, layer, this.of);
-    element("stage").style.aspectRatio = `${this.frame.size[1]} / ${this.frame.size[0]}`;
+    const [height, width] = this.frame.size;
+    element("stage").style.setProperty("--ratio", width / height);
     for (const button of element("layers").children) {
       button.disabled = !LAYERS[button.dataset.layer].needs(this.frame);
     }
@@ -119,7 +122,7 @@ class Viewer {
     element("overlay").style.opacity = this.opacity / 100;
     for (const button of element("layers").children) {
       const chosen = Number(button.dataset.layer) === this.layer;
-      button.setAttribute("aria-checked", chosen);
+      button.setAttribute("aria-pressed", chosen);
     }
   }
 
