@@ -100,9 +100,11 @@ def test_a_signal_stops_all_with_their_state_kept(work: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_a_dead_parent_leaves_stops_by_itself(work: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 1])  # Reading processes share what they are forked from.
+def test_what_a_dead_parent_leaves_stops_by_itself(work: Path, workers: int) -> None:
+    words = ("--fold", "0", "--part", f"--set=compute.workers={workers}")
     child = subprocess.Popen(
-        script(work, "oof", "--fold", "0", "--part", change="train.epochs=400"),
+        script(work, "oof", *words, change="train.epochs=400"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

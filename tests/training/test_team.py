@@ -76,11 +76,12 @@ from nyuseg.training.optimization import TrainingStep
 def run(team, target, kind):
     torch.manual_seed(0)
     dtype = getattr(torch, kind)
+    encoder = "resnet18" if kind == "float64" else "tu-test_resnet"  # One has blocks to recompute.
     config = parse_config({
         "name": "x", "data": {"size": [32, 64]},
-        "model": {"encoder": "tu-test_resnet", "encoder_weights": None, "decoder": "unet"},
+        "model": {"encoder": encoder, "encoder_weights": None, "decoder": "unet"},
         "train": {"lr": 1e-3, "lovasz": 0.0, "clip_norm": 1.0, "ema": 0.9, "batch_size": 5},
-        "compute": {"precision": "fp32"},
+        "compute": {"precision": "fp32", "checkpointing": kind == "float64"},
     }, "x")
     model = build_model(config.model, config.data, pretrained=False).to(dtype)
     step = TrainingStep(model, config.train, config.compute, torch.device("cpu"), team)
@@ -193,10 +194,11 @@ def test_a_killed_process_ends_the_run_which_others_go_on_with(work: Path) -> No
     for count, epochs in ((3, 60), (1, 60)):
         more = torchrun(count, *command(work, "oof", f"train.epochs={epochs}"))
         for line in more.stdout:
-            if "going on after epoch" in line:
-                assert int(line.rsplit(maxsplit=1)[1]) >= epoch
             if "/60  loss" in line:
+                assert int(line.split("/60")[0].rsplit(maxsplit=1)[1]) > epoch  # It went on.
                 break
+        else:
+            pytest.fail(f"{count} processes did not go on")
         more.send_signal(signal.SIGINT)
         more.stdout.read()
         assert more.wait(60) != 0
@@ -219,6 +221,14 @@ def command_of(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
         return ""
+
+
+@pytest.mark.slow
+def test_parts_of_a_batch_that_do_not_come_out_even_are_refused(work: Path) -> None:
+    child = torchrun(2, *command(work, "oof", "train.batch_size=6", "compute.accumulate=2"))
+    printed, _ = child.communicate(timeout=120)
+    assert child.returncode != 0
+    assert "error: compute.accumulate: train.batch_size=6 cannot be 2 equal parts" in printed
 
 
 @pytest.mark.slow

@@ -66,7 +66,9 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
     before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+        norm.momentum = 0.0
+        if norm.num_batches_tracked is not None:  # Counted on a copy: torch's synced one insists.
+            norm.num_batches_tracked = norm.num_batches_tracked.clone()
     try:
         yield
     finally:

@@ -1,17 +1,19 @@
 """The processes that work on one network together, as torchrun starts them; usually one alone."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
 import torch
 from torch import distributed
 
+from nyuseg.models.device import pick_device
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.signals import is_asked, stop_if_asked
 
 Item = TypeVar("Item")
+VARIABLES = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # One of them writes out-of-fold masks, or pools, while the others wait.
 PATIENCE = timedelta(hours=12)
 
@@ -51,20 +53,44 @@ class Team:
         distributed.all_gather(found, padded)
         return torch.cat([one[: int(n)] for one, n in zip(found, lengths, strict=True)])
 
+    def agree(self, answer: bool) -> bool:
+        """The first process's answer, in all of them."""
+        if self.size == 1:
+            return answer
+        return bool(self.sum(torch.tensor([int(answer and self.is_first)])))
+
+    def one_first(self, make: Callable[[], Item]) -> Item:
+        """What a function makes: the first process's before the others', which find it done."""
+        if not self.is_first:
+            self.wait()
+        found = make()
+        if self.is_first:
+            self.wait()
+        return found
+
     def wait(self) -> None:
         """Go on when all have come here."""
         if self.size > 1:
             distributed.barrier()
 
-    def stop_if_asked(self, device: torch.device) -> None:
-        """As signals.stop_if_asked, at the same place in all processes when one was asked."""
+    def stop_if_asked(self) -> None:
+        """As signals.stop_if_asked, at the same place in all processes when one was asked.
+
+        The question goes round between the processors, so that no GPU is waited for.
+        """
         if self.size > 1:
-            if not int(self.sum(torch.tensor([int(is_asked())], device=device))):
+            if not int(self.sum(torch.tensor([int(is_asked())]))):
                 return
             self.wait()
             if not is_asked():
                 raise UserError("another process of this training was told to stop")
         stop_if_asked()
+
+    def leave(self) -> None:
+        """Take leave of the others, at the end."""
+        if self.size > 1:
+            distributed.barrier()
+            distributed.destroy_process_group()
 
 
 ALONE = Team()
@@ -72,19 +98,30 @@ ALONE = Team()
 
 def team_device() -> torch.device:
     """This process's device: its own GPU among this machine's, or the processor."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", torch.cuda.current_device())
+    first = pick_device()  # Which sets torch up for it.
+    return torch.device("cuda", torch.cuda.current_device()) if first.type == "cuda" else first
 
 
 def join_team() -> Team:
-    """The team that torchrun's variables name; alone without them."""
+    """The team that torchrun's variables name; alone without them.
+
+    Raises UserError where some of them are missing, or a machine has fewer GPUs than processes.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return ALONE
+    missing = [name for name in VARIABLES if name not in os.environ]
+    if missing:
+        raise UserError(
+            f"WORLD_SIZE={size} is set but not {', '.join(missing)}: start by torchrun, or unset it"
+        )
     if not distributed.is_initialized():
-        gpu = torch.cuda.is_available()
-        if gpu:
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
-        distributed.init_process_group("nccl" if gpu else "gloo", timeout=PATIENCE)
+        gpus, place = torch.cuda.device_count(), int(os.environ["LOCAL_RANK"])
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+        if gpus and gpus not in (1, *range(here, gpus + 1)):
+            raise UserError(f"{here} processes for {gpus} GPUs; start fewer by --nproc-per-node")
+        if gpus:
+            torch.cuda.set_device(place if gpus > 1 else 0)
+        # Questions and answers go round between processors, gradients between GPUs.
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)
     return Team(distributed.get_rank(), size)

@@ -13,8 +13,9 @@ class BestEpoch:
     A network on all images is never scored and has none: epoch 0, and no file.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        """writes: False where another process writes the file."""
+        self.path, self.writes = path, writes
         self.facts: dict[str, Any] = {"miou": -1.0}
 
     @property
@@ -31,6 +32,8 @@ class BestEpoch:
 
     def save(self, weights: dict[str, Any]) -> None:
         """Write the weights of the best epoch and its facts."""
+        if not self.writes:
+            return
         save_checkpoint(self.path, {"model": weights, **self.facts})
 
     def restore(self, facts: dict[str, Any], epoch: int, weights: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import partial
 from typing import Any, NoReturn
 
 import torch
@@ -71,7 +70,7 @@ class FoldTrainer:
             experiment, self.files, name, self.epochs, later, quiet=not team.is_first
         )
         self.waiting = Waiting()
-        self.best = BestEpoch(self.files.best)
+        self.best = BestEpoch(self.files.best, writes=team.is_first)
         self.history: list[Epoch] = []
         # Of each epoch: its optimism.half_sums, and how long it took.
         self.halves: list[list[Any]] = []
@@ -82,7 +81,7 @@ class FoldTrainer:
         self.board = None
         if every and team.is_first:
             self.board = TensorBoard(self.files.tensorboard, every, self.epoch)
-        self.source = training_frames(experiment)
+        self.source = team.one_first(lambda: training_frames(experiment))
         self.train = TrainingSet(self.source, ids, self.config, self.number)
         self.valid_ids = experiment.ids(fold, held_out=True)
         self.scenes = experiment.table.set_index("image_id")["scene"][self.valid_ids]
@@ -91,7 +90,7 @@ class FoldTrainer:
         place = options.batch_size, team.rank, team.size
         self.loader = make_loader(
             self.train,
-            options.batch_size,
+            -(-options.batch_size // team.size),
             self.config.compute.workers,
             device,
             # Whole ones: BatchNorm in the pooled branch of DeepLabV3+ fails on a batch of one.
@@ -102,9 +101,9 @@ class FoldTrainer:
         """The network and what belongs to it, as they begin or as the last checkpoint has them."""
         if self.team.is_first:
             remove_partial(self.files.folder)
-            load_latest(self.files, fold_hash(self.experiment.table))  # Moves a broken one aside.
-        self.team.wait()
-        state = load_latest(self.files, fold_hash(self.experiment.table))
+        # The first one moves a broken one aside.
+        table = fold_hash(self.experiment.table)
+        state = self.team.one_first(lambda: load_latest(self.files, table))
         torch.manual_seed(mix_seed(self.config.seed, self.number))
         network = self.config.model, self.config.data
         self.model = build_model(*network, pretrained=state is None)
@@ -169,7 +168,7 @@ class FoldTrainer:
         torch.empty((), dtype=torch.int64).random_()  # One that loaders took: the figures stay.
         self.sampler.epoch = self.epoch
         train = self._train_epoch()
-        frames = self.source, self.valid_ids
+        frames = self.source, self.team.share(self.valid_ids)
         look = self.board.viewer(self.epoch + 1, *frames) if self.board else None
         try:
             valid = self._scores(look) if self.valid_ids else self._try_out()
@@ -237,7 +236,8 @@ class FoldTrainer:
     def _stop_if(self, step: int | None, watch: LossWatch) -> None:
         if step is not None:
             images = ", ".join(watch.ids[step])
-            self._stop(f"step {step + 1}: the loss is not finite, on images {images}")
+            other = " or those of another process" if self.team.size > 1 else ""
+            self._stop(f"step {step + 1}: the loss is not finite, on images {images}{other}")
 
     def _stop(self, what: str) -> NoReturn:
         good = f"{self.files.newest} (epoch {self.epoch})" if self.epoch else "none yet"
@@ -250,7 +250,7 @@ class FoldTrainer:
         title = f"fold {self.fold} epoch {self.epoch + 1}/{self.epochs}"
         self.waiting = Waiting()
         batches = self.waiting.over(iterate(self.loader))
-        stop, quiet = partial(self.team.stop_if_asked, self.device), not self.team.is_first
+        stop, quiet = self.team.stop_if_asked, not self.team.is_first
         for batch in progress(batches, title, len(self.loader), "batch", stop, quiet):
             yield training_inputs(batch, self.config.data, self.device)
 

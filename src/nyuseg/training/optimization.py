@@ -128,10 +128,12 @@ class TrainingStep:
 
 def _in_parallel(model: MultiTaskNet) -> DistributedDataParallel:
     """A network whose gradients are averaged over all processes; they begin with the first's."""
+    # smp's own EfficientNets keep a last convolution that they never call.
+    idle = any(hasattr(module, "_conv_head") for module in model.modules())
     with warnings.catch_warnings():
         # Newer versions call broadcast_buffers otherwise. BatchNorm's are the same by themselves.
         warnings.simplefilter("ignore", FutureWarning)
-        return DistributedDataParallel(model, broadcast_buffers=False)
+        return DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=idle)
 
 
 def fit_for_training(model: MultiTaskNet, options: Train, compute: Compute) -> None:

@@ -45,15 +45,19 @@ def train(
     other in this process; scored: whether to pool here. Raises UserError for whatever is wrong, as
     far as possible before the first step.
     """
-    train_each = train_each or one_by_one
     numbered = [fold for fold in folds if isinstance(fold, int)]
     full = [fold for fold in folds if isinstance(fold, str)]
     if fresh and full and len(numbered) < config.folds.count:
         raise UserError(f"--fresh begins all folds anew, too: use --fold all,{','.join(full)}")
     team = join_team()
     if team.size > 1:
+        if train_each is not None:
+            raise UserError(
+                "--parallel: leave it out under torchrun, which trains one network by all"
+            )
         _train_in_team(team, config, folds, root, oof, fresh)
         return
+    train_each = train_each or one_by_one
     device = pick_device()
     config = resolve_normalisation(config)
     experiment = _begin(config, folds, root, oof, fresh, device)
@@ -96,28 +100,41 @@ def _train_in_team(
 
     The first process does what is done once, from the experiment's folder to the scores.
     """
-    if team.size > config.train.batch_size:
-        raise UserError(
-            f"train.batch_size={config.train.batch_size}: too few images for {team.size} "
-            "processes; start fewer by --nproc-per-node"
-        )
+    _require_parts(team, config)
     device = team_device()
     config = resolve_normalisation(config)
     if team.is_first:
         _begin(config, folds, root, oof, fresh, device)
     team.wait()
     experiment = open_experiment(config.name, oof, root=root)
+    numbered = [fold for fold in folds if isinstance(fold, int)]
     for fold in folds:
-        if experiment.is_finished(fold):
-            continue
-        with experiment.lock(fold) if team.is_first else nullcontext():
-            FoldTrainer(experiment, fold, device, team=team).run()
-            if team.is_first:
-                _finish(experiment, fold, device)
+        if not team.agree(experiment.is_finished(fold)):
+            with experiment.lock(fold) if team.is_first else nullcontext():
+                FoldTrainer(experiment, fold, device, team=team).run()
+                if team.is_first:
+                    _finish(experiment, fold, device)
+        elif team.is_first:
+            print(f"fold {fold}: already finished, skipped")
+        if team.is_first and fold in numbered[-1:]:
+            _score(experiment, device)
         team.wait()
-    if team.is_first and any(isinstance(fold, int) for fold in folds):
-        _score(experiment, device)
-    team.wait()
+    team.leave()
+
+
+def _require_parts(team: Team, config: Config) -> None:
+    """Raise UserError unless a batch can be parted among the processes."""
+    batch, parts = config.train.batch_size, config.compute.accumulate
+    if team.size > batch:
+        raise UserError(
+            f"train.batch_size={batch}: too few images for {team.size} processes; start fewer by "
+            "--nproc-per-node"
+        )
+    if parts > 1 and batch % (team.size * parts):
+        raise UserError(
+            f"compute.accumulate: train.batch_size={batch} cannot be {parts} equal parts on each "
+            f"of {team.size} processes; they need less memory together, --set compute.accumulate=1"
+        )
 
 
 def one_by_one(experiment: Experiment, folds: Sequence[Fold], device: torch.device) -> None:

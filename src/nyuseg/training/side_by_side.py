@@ -166,7 +166,9 @@ def follow_parent() -> None:
     """In such a process: stop, as by a signal, when the one that started it is gone."""
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        # Not by Python's stdin, whose lock a reading process, when it is forked, would wait for.
+        while os.read(0, 1024):
+            pass
         os.kill(os.getpid(), signal.SIGTERM)
 
     Thread(target=wait, daemon=True).start()
