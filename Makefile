@@ -57,8 +57,9 @@ bench: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest
 
-# Without the tests that train: a process for each core, each with one thread.
-QUICK := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
+# A process for each core, each with one thread. Quick are the tests that do not train.
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+QUICK := $(SIDE_BY_SIDE) -m "not slow"
 quick: .venv/installed
 	$(QUICK)
 
@@ -69,7 +70,7 @@ coverage: .venv/installed
 
 # The rest.
 slow: .venv/installed
-	$(BIN)/python -m pytest -m slow
+	$(SIDE_BY_SIDE) -m slow
 
 lint: .venv/installed
 	$(BIN)/ruff check src tests benchmarks
