@@ -41,7 +41,7 @@ from nyuseg.utils import arrays
 from nyuseg.utils.files import sha256_file
 
 # What tells the time of a run is not a result: the log, and the seconds in the manifest.
-LOGS = {"train.log"}
+LOGS = {"train.log", "progress.png"}  # They hold times.
 SETTINGS = (
     "model.encoder=tu-test_resnet",
     "data.size=[32,48]",

@@ -204,6 +204,7 @@ ADDED = {
     "prepare_data": {"--input": "input"},
     "train_folds": {"--input": "input", "--oof": "oof"},
     "infer": {"--oof": "oof", "--submissions": "submissions"},
+    "report": {"--oof": "oof"},
     "package_kernel": {"--oof": "oof", "--output": "kaggle_kernel", "--precision": "fp32"},
     "check_kernel": {"--input": "input", "--kernel": "kaggle_kernel"},
 }
