@@ -70,6 +70,20 @@ def test_a_cell_of_the_confusion_matrix_leads_to_its_images(work, watched) -> No
     assert f"{len(order)} of 8 images" in page.inner_text("#count")
 
 
+def test_a_room_leads_to_its_images_whatever_its_name(work, watched) -> None:
+    page = watched(work / "alone").open("index.html")
+    table = experiment(work).table
+    page.click("summary")
+    rooms = page.locator("details tbody th").all_inner_texts()
+    assert sorted(rooms) == sorted(set(table["scene"]))
+    scores = page.locator("details tbody td:last-child").all_inner_texts()
+    assert [float(score) for score in scores] == sorted(map(float, scores))
+    room = next(name for name in rooms if "onerror" in name)
+    page.click(f"details a >> nth={rooms.index(room)}")
+    page.wait_for_selector("#cards b")
+    assert set(cards(page)) == set(table["image_id"][table["scene"] == room])
+
+
 # The images
 
 

@@ -116,6 +116,7 @@ def _score_page(
         "class_rows": _class_rows(confusions, folds, nyuv2),
         "nyuv2": nyuv2,
         "matrices": [_matrix(found.sum(0)) for found in confusions],
+        "scene_rows": _scene_rows(rows, confusions),
         "fold_rows": [_fold_row(rows, fold, folds) for fold in range(max(map(len, folds)))],
     }
 
@@ -171,6 +172,26 @@ def _matrix(total: np.ndarray) -> list[list[float | None]]:
         [None if not all_of[0] else float(value / all_of[0]) for value in row]
         for row, all_of in zip(total, sums, strict=True)
     ]
+
+
+def _scene_rows(
+    rows: Sequence[dict[str, Any]], confusions: Sequence[np.ndarray]
+) -> list[dict[str, Any]]:
+    """Each room with its scores, the worst of the first experiment first."""
+    places: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        places.setdefault(row["scene"], []).append(place)
+    found: list[dict[str, Any]] = [
+        {
+            "scene": scene,
+            "images": len(inside),
+            "scores": [summarize(each[inside].sum(0)) for each in confusions],
+        }
+        for scene, inside in places.items()
+    ]
+    known = [row for row in found if row["scores"][0]["miou"] is not None]
+    unknown = [row for row in found if row["scores"][0]["miou"] is None]
+    return sorted(known, key=lambda row: row["scores"][0]["miou"]) + unknown
 
 
 def _fold_row(

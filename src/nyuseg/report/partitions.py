@@ -81,9 +81,10 @@ def region_share(truth: np.ndarray) -> np.ndarray:
     """How large the connected region of its class is that a pixel lies in, float [H,W] of 0..1."""
     share = np.zeros(truth.shape)
     for value in np.unique(truth):
-        _, regions = cv2.connectedComponents((truth == value).astype(np.uint8), connectivity=4)
-        sizes = np.bincount(regions.ravel()) / truth.size
-        share = np.where(truth == value, sizes[regions], share)
+        inside = truth == value
+        _, regions = cv2.connectedComponents(inside.view(np.uint8), connectivity=4)
+        numbers = regions[inside]
+        share[inside] = np.bincount(numbers)[numbers] / truth.size
     return share
 
 
