@@ -184,6 +184,7 @@ def test_layers_opacity_and_neighbours_by_keyboard(work, watched) -> None:
     page.wait_for_function(
         "document.getElementById('viewer-title').textContent.startsWith('900003')"
     )
+    ready(page)
     page.keyboard.press("Shift+ArrowDown")
     assert readout(page)["row, column"].startswith("56, ")
     page.keyboard.press("Escape")
