@@ -34,10 +34,7 @@ def make_loader(
     """
     gpu = device.type == "cuda"
     if workers is None:
-        # The cores that this process may use, where the system tells.
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
-        cores = max(1, cores // beside())
-        workers = min(8, cores) if gpu else 0
+        workers = min(8, max(1, cores() // beside())) if gpu else 0
     workers = _that_fit(workers, batch_size * frames.sample_bytes)
     if "batch_sampler" not in more:
         more["batch_size"] = batch_size
@@ -68,6 +65,11 @@ def _that_fit(workers: int, batch_bytes: int) -> int:
             flush=True,
         )
     return fitting
+
+
+def cores() -> int:
+    """How many cores this process may use, where the system tells; else how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def beside() -> int:

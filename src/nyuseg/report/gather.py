@@ -14,7 +14,7 @@ from nyuseg.data.frames import FrameFolder, read_label, stored_kinds
 from nyuseg.dataloading.dataset import read_frame
 from nyuseg.dataloading.letterbox import content_size
 from nyuseg.ensembling.stored import StoredGrids
-from nyuseg.evaluation.metrics import confusion_matrix, summarize
+from nyuseg.evaluation.metrics import summarize
 from nyuseg.experiment.folder import Experiment
 from nyuseg.report.partitions import (
     BOUNDARY,
@@ -123,7 +123,8 @@ class Gatherer:
                 arrays.append((f"{name}{number}", array))
             cells = at_cells(truth, classes.shape[1:])
             measures.append(_measure(truth, mask, parts, cells, probabilities))
-            scores.append({"fold": int(source.folds[image_id]), **_scores(truth, mask)})
+            confusion = measures[-1].parts[DEPTH.title].sum(0)  # As that of each partition.
+            scores.append({"fold": int(source.folds[image_id]), **_scores(confusion)})
             sure = (cells != VOID) & (classes[0] != cells) & (percent[0] >= SURE)
             scores[-1]["sure"] = float(sure.mean())
             masks.append(mask)
@@ -188,9 +189,8 @@ def _measure(
     return found
 
 
-def _scores(truth: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
+def _scores(confusion: np.ndarray) -> dict[str, Any]:
     """mIoU, pixel accuracy, and the confusions as [true class, predicted class, pixels]."""
-    confusion = confusion_matrix(truth, mask)
     scores = summarize(confusion)
     pairs = [[int(t), int(p), int(confusion[t, p])] for t, p in np.argwhere(confusion)]
     return {"miou": scores["miou"], "accuracy": scores["pixel_accuracy"], "pairs": pairs}

@@ -38,7 +38,7 @@ class Pages:
             lstrip_blocks=True,
         )
         self.templates.globals |= {"names": self.names, "number": number, "classes": CLASS_NAMES}
-        self.templates.globals["notices"] = list(notices)
+        self.templates.globals |= {"notices": list(notices), "thumb": THUMB_SIZE}
 
     def write(
         self,
@@ -59,7 +59,7 @@ class Pages:
         for static in PACKAGE.joinpath("static").iterdir():
             write_text(folder / static.name, static.read_text(encoding="utf-8"))
         facts |= {"classes": CLASS_NAMES, "palette": PALETTE.tolist(), "images": rows}
-        facts |= {"experiments": self.names, "thumb": THUMB_SIZE}
+        facts["thumb"] = THUMB_SIZE
         write_text(folder / MARKER, f"const REPORT = {as_json(facts)};\n")
         write_text(folder / "charts.js", f"const CHARTS = {as_json(charts)};\n")
         images = {

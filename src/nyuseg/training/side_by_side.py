@@ -19,6 +19,7 @@ from typing import IO
 import torch
 
 from nyuseg.data.fold_names import Fold
+from nyuseg.dataloading.loader import cores
 from nyuseg.experiment.folder import Experiment
 from nyuseg.training.pipeline import TrainEach
 from nyuseg.utils.errors import UserError
@@ -91,11 +92,6 @@ def side_by_side(command: Sequence[str], count: int | None) -> TrainEach:
         train_side_by_side(command, todo, min(most, len(todo)))
 
     return train_each
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def train_side_by_side(command: Sequence[str], folds: Sequence[Fold], count: int) -> None:

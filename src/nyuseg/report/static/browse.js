@@ -31,7 +31,7 @@ function pairPixels(row, of, truth, guess) {
 const settings = () => ({ ...EMPTY, ...Object.fromEntries(new FormData(form)) });
 
 function select(chosen) {
-  const of = Number(chosen.of || 0);
+  const of = Number(chosen.of);
   const text = chosen.search.trim().toLowerCase();
   const pairs = chosen.truth !== "" || chosen.guess !== "";
   const low = chosen.from === "" ? -1 : Number(chosen.from);
@@ -53,7 +53,7 @@ function select(chosen) {
 const gain = (row) => (row.scores[1].miou ?? 0) - (row.scores[0].miou ?? 0);
 
 function order(rows, chosen) {
-  const of = Number(chosen.of || 0);
+  const of = Number(chosen.of);
   const keys = {
     miou: (row) => row.scores[of].miou ?? 2,
     accuracy: (row) => row.scores[of].accuracy ?? 2,
@@ -75,7 +75,7 @@ function order(rows, chosen) {
 }
 
 function caption(row, chosen) {
-  const of = Number(chosen.of || 0);
+  const of = Number(chosen.of);
   const scores = row.scores[of];
   const parts = [REPORT.truth ? `mIoU ${score(scores.miou)}` : `${percent(scores.sure)} sure`];
   if (chosen.sort === "accuracy") parts[0] = `accuracy ${score(scores.accuracy)}`;
@@ -116,7 +116,7 @@ function card(row, chosen) {
 
 function update() {
   const chosen = settings();
-  viewer.of = Number(chosen.of || 0);
+  viewer.of = Number(chosen.of);
   shown = order(select(chosen), chosen);
   fill(element("cards"), shown.map((row) => card(row, chosen)));
   element("count").textContent = `${shown.length} of ${REPORT.images.length} images`;
