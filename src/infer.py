@@ -3,15 +3,17 @@
 examples:
   python src/infer.py --tta
   python src/infer.py --experiment exp040 --fold 0,2 --format rle
+  python src/infer.py --tta --ray auto            images shared out over a Ray cluster
   python src/infer.py --tta --fold all,full       the folds and the networks on all images
   python src/infer.py --tta --input /kaggle/input/nyuv2 --submissions /kaggle/working
   python src/infer.py --tta --set submission.order=row --set submission.base=0
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from nyuseg.utils.cli import Parser, add_input, add_oof, add_set, given_input, run
+from nyuseg.utils.cli import Parser, add_input, add_oof, add_ray, add_set, given_input, run
 from nyuseg.utils.files import PROJECT, require_safe_name
 
 
@@ -24,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--experiment", default="exp060", help="its folder below --oof")
     parser.add_argument("--fold", default="all", help="0..4, 3, all (default), full, all,full")
     parser.add_argument("--tta", action="store_true", help="average over the horizontal flip too")
+    add_ray(parser)
     some = f"some of {', '.join(FILES)}; default: all that the images allow"
     parser.add_argument("--format", help=some)
     add_input(parser, "test/")
@@ -38,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from nyuseg.evaluation.history import number
     from nyuseg.experiment.folder import open_experiment
     from nyuseg.experiment.training_data import require_input
+    from nyuseg.inference.ray_prediction import predict_on_ray
     from nyuseg.models.device import pick_devices
     from nyuseg.submission.writing import infer
 
@@ -52,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = Path(options.submissions) / name
     views = "on" if options.tta else "off"
     print(f"{name}: folds [{fold_list(folds)}], flip TTA {views}, data {root}")
-    manifest = infer(experiment, folds, options.tta, root, folder, formats, pick_devices())
+    known = (experiment, folds, options.tta)
+    predict = partial(predict_on_ray, options.ray, *known) if options.ray else None
+    manifest = infer(*known, root, folder, formats, pick_devices(), predict)
     cv = manifest.cv
     print(f"{manifest.images} images in {manifest.seconds} s, every file decoded and compared")
     if cv or not uncovered(folds):

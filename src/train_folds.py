@@ -5,21 +5,23 @@ examples:
   python src/train_folds.py --fold 3 --config configs/exp040.yaml --input /data/nyuv2
   python src/train_folds.py --fold all --set train.batch_size=4 --set name=exp060_b4
   python src/train_folds.py --fold 0..4 --parallel auto      a fold on each GPU, or on each core
+  python src/train_folds.py --fold 0..4 --ray auto      a fold on each GPU of a Ray cluster
+  python src/train_folds.py --fold all --config configs/exp060.yaml configs/exp093.yaml --seeds 1,2
   python src/train_folds.py --fold full                 three more, on all images, after the folds
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from nyuseg.utils.cli import Parser, add_oof, add_set, run
+from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT, find
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    from nyuseg.config.loading import load_config
-    from nyuseg.data.fold_names import parse_folds, parse_parallel
+    from nyuseg.config.loading import load_configs
+    from nyuseg.data.fold_names import parse_folds, parse_parallel, parse_seeds
     from nyuseg.data.frames import require_training_depth
     from nyuseg.data.integrity import require_clean
 
@@ -27,8 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--fold", required=True, help="0..4, 3, 0,2, all or full")
     parser.add_argument(
         "--config",
-        default=str(PROJECT / "configs/exp060.yaml"),
-        help="default: configs/exp060.yaml",
+        nargs="+",
+        default=[str(PROJECT / "configs/exp060.yaml")],
+        help="of one experiment or several; default: configs/exp060.yaml",
     )
     parser.add_argument(
         "--input", default=str(PROJECT / "input"), metavar="DIR", help="folder with train/"
@@ -36,33 +39,36 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_set(parser, "any key of the configuration, such as train.epochs=1")
     parser.add_argument("--fresh", action="store_true", help="move an earlier run aside first")
     parser.add_argument("--parallel", metavar="N", help="folds side by side: a number, or auto")
+    parser.add_argument(
+        "--ray", metavar="ADDRESS", help="on a Ray cluster: local, auto or HOST:PORT"
+    )
+    parser.add_argument("--seeds", help="such as 1,2: each configuration once for each of them")
     parser.add_argument("--part", action="store_true", help=argparse.SUPPRESS)  # One of --parallel.
     add_oof(parser)
     options = parser.parse_args(argv)
-    config = load_config(find(options.config), options.overrides)
-    folds = parse_folds(options.fold, config.folds)
-    count = parse_parallel(options.parallel or "auto")
+    paths = [find(path) for path in options.config]
+    configs = load_configs(paths, options.overrides, parse_seeds(options.seeds))
+    folds = parse_folds(options.fold, *(config.folds for config in configs))
+    count = parse_parallel(options.parallel)
+    if options.parallel and options.ray:
+        raise UserError("--parallel and --ray: one of them; Ray shares the devices out by itself")
     root = find(options.input)
     # torch takes seconds to import: only once the options are known to be good.
     from nyuseg.inference.probe import require_possible
 
-    require_possible(config)
-    require_clean(root, depth="depth" in config.training_kinds)
-    require_training_depth(root, config)
+    for config in configs:
+        require_possible(config)
+        require_clean(root, depth="depth" in config.training_kinds)
+        require_training_depth(root, config)
+    from nyuseg.training.engines import pick_engine
+    from nyuseg.training.fold_process import follow_parent
     from nyuseg.training.pipeline import train
-
-    known = config, folds, root, Path(options.oof), options.fresh
-    from nyuseg.training.side_by_side import follow_parent, side_by_side
 
     if options.part:
         follow_parent()
-    if options.parallel is None:
-        train(*known, scored=not options.part)
-        return
-    command = [sys.executable, str(Path(__file__).resolve()), "--part", "--config", options.config]
-    command += ["--input", str(root), "--oof", options.oof]
-    command += [f"--set={override}" for override in options.overrides]
-    train(*known, side_by_side(command, count))
+    engine = pick_engine(Path(__file__).resolve(), options.parallel, count, options.ray)
+    oof = Path(options.oof)
+    train(configs, folds, root, oof, options.fresh, engine, scored=not options.part)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ USAGE = """
 blend.py [--name NAME] [--input DIR] [--oof DIR] experiment [experiment ...]
 check_kernel.py --submission SUBMISSION [--input INPUT] [--layout LAYOUT] [--kernel DIR]
 compare.py [--output DIR] [--input DIR] [--oof DIR] experiment [experiment ...]
-infer.py [--experiment EXPERIMENT] [--fold FOLD] [--tta] [--format FORMAT] [--input DIR]
-  [--submissions DIR] [--oof DIR] [--set KEY=VALUE]
+infer.py [--experiment EXPERIMENT] [--fold FOLD] [--tta] [--ray ADDRESS] [--format FORMAT]
+  [--input DIR] [--submissions DIR] [--oof DIR] [--set KEY=VALUE]
 leakage.py [--config CONFIG] [--input DIR] [--set KEY=VALUE]
 package_kernel.py --owner OWNER [--experiment EXPERIMENT] [--fold FOLD] [--no-tta]
   [--format FORMAT] [--precision {half,fp32}] [--competition SLUG] [--type {notebook,script}]
@@ -26,8 +26,8 @@ prepare_data.py check [--input DIR] [--config CONFIG] [--set KEY=VALUE]
 report.py [--submission NAME] [--output DIR] [--input DIR] [--submissions DIR] [--oof DIR]
   [--set KEY=VALUE] [experiment ...]
 score.py submission [submission ...] labels
-train_folds.py --fold FOLD [--config CONFIG] [--input DIR] [--set KEY=VALUE] [--fresh]
-  [--parallel N] [--oof DIR]
+train_folds.py --fold FOLD [--config CONFIG [CONFIG ...]] [--input DIR] [--set KEY=VALUE] [--fresh]
+  [--parallel N] [--ray ADDRESS] [--seeds SEEDS] [--oof DIR]
 tta_search.py [--scales SCALES] [--input DIR] [--oof DIR] experiment
 """
 

@@ -1,6 +1,7 @@
 """The configuration of an experiment: a YAML file and its parents; its keys are in schema."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,31 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         values = _merge(values, _parse_override(override))
     return parse_config(values, str(path))
+
+
+def load_configs(
+    paths: Sequence[Path], overrides: Sequence[str] = (), seeds: Sequence[int] = ()
+) -> list[Config]:
+    """Load each file as load_config does, once for each seed; without seeds as it is.
+
+    With a seed the name ends in it: exp060_seed7. Raises UserError as load_config does, and when
+    two experiments have the same name.
+    """
+    configs = [load_config(path, overrides) for path in paths]
+    if seeds:
+        configs = [
+            parse_config(
+                config.model_dump(mode="json")
+                | {"seed": seed, "name": f"{config.name}_seed{seed}"},
+                "--seeds",
+            )
+            for config in configs
+            for seed in seeds
+        ]
+    for name, times in Counter(config.name for config in configs).items():
+        if times > 1:
+            raise UserError(f"--config: {times} are named {name}; give each a name of its own")
+    return configs
 
 
 def _read_family(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:

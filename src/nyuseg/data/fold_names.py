@@ -16,9 +16,17 @@ FULL = "full"
 FIRST_FULL = 10_000
 
 
-def parse_folds(text: str, options: Folds) -> list[Fold]:
+def parse_folds(text: str, *options: Folds) -> list[Fold]:
     """The networks that --fold means, in order: '0..4', '3', 'all', 'full', 'full1', 'full0..full2'
-    or several of these after commas. Raises UserError."""
+    or several of these after commas. options: of experiments that it must mean the same in. Raises
+    UserError."""
+    meant = [_parse_folds(text, one) for one in options]
+    if any(folds != meant[0] for folds in meant):
+        raise UserError(f"--fold {text}: other folds in each of the configurations; name them")
+    return meant[0]
+
+
+def _parse_folds(text: str, options: Folds) -> list[Fold]:
     limits = {"": options.count, FULL: options.full}
     words = {"all": f"0..{options.count - 1}", FULL: f"{FULL}0..{FULL}{options.full - 1}"}
     found: list[Fold] = []
@@ -41,13 +49,21 @@ def _refusal(text: str, words: dict[str, str]) -> UserError:
     )
 
 
-def parse_parallel(text: str) -> int | None:
-    """Processes that `--parallel` means; None for auto. Raises UserError."""
-    if text == "auto":
+def parse_parallel(text: str | None) -> int | None:
+    """Processes that `--parallel` means; None for auto and without it. Raises UserError."""
+    if text in (None, "auto"):
         return None
     if not text.isdecimal() or not int(text):
         raise UserError(f"--parallel {text}: expected a number from 1 on, or auto")
     return int(text)
+
+
+def parse_seeds(text: str | None) -> list[int]:
+    """Seeds after commas, as --seeds has them; none without it. Raises UserError."""
+    parts = [] if text is None else [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts) or len(set(map(int, parts))) < len(parts):
+        raise UserError(f"--seeds {text}: expected whole numbers after commas, such as 1,2,3")
+    return [int(part) for part in parts]
 
 
 def is_full(fold: Fold) -> bool:

@@ -1,6 +1,5 @@
 """Batches of frames, read by processes that live as long as their loader."""
 
-import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from nyuseg.dataloading.dataset import FrameSet
 from nyuseg.dataloading.inputs import Sample
+from nyuseg.utils.cores import beside, cores
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.signals import leave_to_parent, shielded, stop_if_asked
 
@@ -65,16 +65,6 @@ def _that_fit(workers: int, batch_bytes: int) -> int:
             flush=True,
         )
     return fitting
-
-
-def cores() -> int:
-    """How many cores this process may use, where the system tells; else how many there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def beside() -> int:
-    """How many processes on this machine train side by side: torchrun and --parallel say it."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def iterate(loader: DataLoader[Sample]) -> Iterator[Sample]:

@@ -76,7 +76,11 @@ class Experiment:
 
     def lock(self, fold: Fold) -> AbstractContextManager[None]:
         """The lock of a fold: who holds it may write. Raises UserError, naming the holder."""
-        return only_writer(self.folder.with_name(f"{self.folder.name}.fold_{fold}"))
+        return only_writer(self.locked(fold))
+
+    def locked(self, fold: Fold) -> Path:
+        """What the lock of a fold is of, see locks.only_writer."""
+        return self.folder.with_name(f"{self.folder.name}.fold_{fold}")
 
     @property
     def data_digest(self) -> str:

@@ -60,6 +60,12 @@ class Prediction:
         return mask
 
 
+def images_at_once(config: Config, views: int, on_gpu: bool) -> int:
+    """How many images, each with so many views, are predicted at once."""
+    together = config.compute.predict_batch_size or (TOGETHER if on_gpu else 1)
+    return max(1, together // views)
+
+
 class Predictor:
     """Frames in, predictions out: the weighted mean of one experiment or several.
 
@@ -78,8 +84,7 @@ class Predictor:
         self.sizes = largest_first(ensemble.config.data.size for ensemble in self.ensembles)
         self.uses_depth = any(ensemble.config.data.uses_depth for ensemble in self.ensembles)
         gpu = self.devices[0].type == "cuda"
-        together = self.config.compute.predict_batch_size or (TOGETHER if gpu else 1)
-        self.batch_size = max(1, together // self.view_count)
+        self.batch_size = images_at_once(self.config, self.view_count, gpu)
         self._loader: tuple[PredictionSet, DataLoader[Sample]] | None = None
 
     def limit(self, models: int, views: int) -> None:

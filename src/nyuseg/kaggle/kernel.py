@@ -1,6 +1,7 @@
 """What runs inside the Kaggle kernel: the package's networks on the competition's test images."""
 
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -11,8 +12,9 @@ from nyuseg.config.schema import Config
 from nyuseg.data.frames import FrameFolder, list_ids, require_depth
 from nyuseg.data.integrity import require_clean
 from nyuseg.data.listing import list_files
+from nyuseg.dataloading.dataset import Source
 from nyuseg.inference.ensemble import Ensemble
-from nyuseg.inference.predictor import Predictor
+from nyuseg.inference.predictor import Prediction, Predictor
 from nyuseg.kaggle.budget import Budget
 from nyuseg.kaggle.mounts import describe, find_all
 from nyuseg.kaggle.records import PackageMember, PackageRecord
@@ -54,8 +56,12 @@ def run(
     budget = Budget(predictor, len(ids), budget_hours * 3600 - (time.time() - started))
     print(f"loaded after {time.time() - started:.0f} s", flush=True)
     budget.fit(announce(predictor, source, ids), 0)
+
+    def watched(source: Source, ids: Sequence[str]) -> Iterator[Prediction]:
+        return budget.watch(predictor.predict(source, ids, masks=True))
+
     with atomic_folder(working / "submission", MANIFEST) as folder:
-        written = write_submission(predictor, source, ids, folder, formats, budget.watch)
+        written = write_submission(predictor, source, ids, folder, formats, watched)
         manifest = Manifest(
             **dict(written),
             experiment=facts.experiment,

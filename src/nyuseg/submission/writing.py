@@ -3,11 +3,14 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 
+from nyuseg.config.schema import Config
 from nyuseg.data.classes import CLASS_NAMES, NUM_CLASSES
 from nyuseg.data.depth_check import sample_lines
 from nyuseg.data.fold_names import Fold, is_full
@@ -16,7 +19,7 @@ from nyuseg.dataloading.dataset import Source, read_frame
 from nyuseg.experiment.folder import Experiment
 from nyuseg.experiment.records import CrossValidation, Scores
 from nyuseg.inference.loading import load_predictor
-from nyuseg.inference.predictor import Prediction, Predictor
+from nyuseg.inference.predictor import Predictor
 from nyuseg.models.device import environment
 from nyuseg.submission.formats import FILES, Sizes, digest, make_writer, usable_formats, verify
 from nyuseg.submission.manifest import MANIFEST, DepthRecord, Manifest, Written
@@ -27,7 +30,19 @@ from nyuseg.utils.locks import only_writer
 from nyuseg.utils.progress import progress
 
 PREVIEWS = 5
-Watch = Callable[[Iterator[Prediction]], Iterator[Prediction]]
+
+
+class Masked(Protocol):
+    """A frame's id and its mask, uint8 [H,W], 0..12."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def mask(self) -> np.ndarray: ...
+
+
+# The masks of frames, in the order of their ids.
+Predict = Callable[[Source, Sequence[str]], Iterator[Masked]]
 
 
 def infer(
@@ -38,11 +53,12 @@ def infer(
     folder: Path,
     formats: list[str] | None,
     device: torch.device | Sequence[torch.device],
+    predict: Predict | None = None,
 ) -> Manifest:
     """Predict root/test with the mean of some folds and write `folder`; returns the manifest.
 
-    formats: None for all that the images allow. The folder appears whole, after each of its files
-    was decoded again and compared.
+    formats: None for all that the images allow; predict: other than by the networks here. The
+    folder appears whole, after each of its files was decoded again and compared.
     """
     started = time.monotonic()
     config = experiment.config
@@ -53,7 +69,7 @@ def infer(
     predictor, hashes = load_predictor(experiment, folds, device, tta)
     source, ids = FrameFolder(root, "test"), list_ids(root, "test")
     with only_writer(folder), atomic_folder(folder, MANIFEST) as temporary:
-        written = write_submission(predictor, source, ids, temporary, usable)
+        written = write_submission(predictor, source, ids, temporary, usable, predict)
         manifest = Manifest(
             **dict(written),
             experiment=config.name,
@@ -88,17 +104,18 @@ def write_submission(
     ids: Sequence[str],
     folder: Path,
     formats: list[str],
-    watch: Watch = iter,
+    predict: Predict | None = None,
 ) -> Written:
     """Predict frames into `folder`, in each format, decode every file again and compare.
 
-    watch: sees the stream of predictions go by.
+    predict: what makes the masks, other than the predictor here, whose networks it stands for.
     """
     config = predictor.config
     if predictor.uses_depth:
         for line in sample_lines(source.root, source.split, ids, config.data, trained=True)[1:]:
             print(line, flush=True)
-    sizes, digests, pixels = _write_files(predictor, source, ids, folder, formats, watch)
+    predict = predict or partial(predictor.predict, masks=True)
+    sizes, digests, pixels = _write_files(config, source, ids, folder, formats, predict)
     for name in formats:
         verify(folder / FILES[name], sizes, digests, config.submission)
     return Written(
@@ -115,15 +132,15 @@ def write_submission(
 
 
 def _write_files(
-    predictor: Predictor,
+    config: Config,
     source: Source,
     ids: Sequence[str],
     folder: Path,
     formats: list[str],
-    watch: Watch,
+    predict: Predict,
 ) -> tuple[Sizes, dict[str, bytes], np.ndarray]:
     """Predict and write all formats and the preview; returns sizes, digests, pixels a class."""
-    config, count = predictor.config, len(ids)
+    count = len(ids)
     wanted = {ids[i] for i in np.linspace(0, count - 1, min(PREVIEWS, count)).astype(int)}
     sizes: Sizes = {}
     digests: dict[str, bytes] = {}
@@ -134,8 +151,7 @@ def _write_files(
             stack.enter_context(make_writer(name, folder, count, config.submission))
             for name in formats
         ]
-        predictions = watch(predictor.predict(source, ids, masks=True))
-        for prediction in progress(predictions, "test", count):
+        for prediction in progress(predict(source, ids), "test", count):
             mask = prediction.mask
             for writer in writers:
                 writer.add(prediction.id, mask)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,15 +23,16 @@ from nyuseg.models.release import check_release
 from nyuseg.models.team import Team, join_team, team_device
 from nyuseg.training.disk_space import require_space
 from nyuseg.training.fold import FoldTrainer
+from nyuseg.training.fold_process import Job
 from nyuseg.training.full_fit import epochs_line, require_folds
 from nyuseg.utils.errors import UserError
 
-# Trains those of some folds that are not finished, on a device or several.
-TrainEach = Callable[[Experiment, Sequence[Fold], torch.device], None]
+# Trains some folds, none of which is finished, on a device or several.
+TrainEach = Callable[[Sequence[Job]], None]
 
 
 def train(
-    config: Config,
+    configs: Sequence[Config],
     folds: list[Fold],
     root: Path,
     oof: Path,
@@ -38,39 +40,59 @@ def train(
     train_each: TrainEach | None = None,
     scored: bool = True,
 ) -> None:
-    """Train the folds that are not finished; pool and score once all of the experiment are.
+    """Train the folds of experiments that are not finished; pool and score once all of one are.
 
-    After them come networks on all images, which are in no score. root: the data's folder; oof:
-    that of all experiments; fresh: move an earlier run aside; train_each: other than one after the
-    other in this process; scored: whether to pool here. Raises UserError for whatever is wrong, as
-    far as possible before the first step.
+    After them come networks on all images, which are in no score. configs: of one experiment or
+    several, whose names differ; root: the data's folder; oof: that of all experiments; fresh: move
+    an earlier run aside; train_each: other than one after the other in this process; scored:
+    whether to pool here. Raises UserError for whatever is wrong, as far as possible before the
+    first step.
     """
     numbered = [fold for fold in folds if isinstance(fold, int)]
     full = [fold for fold in folds if isinstance(fold, str)]
-    if fresh and full and len(numbered) < config.folds.count:
+    if fresh and full and len(numbered) < configs[0].folds.count:
         raise UserError(f"--fresh begins all folds anew, too: use --fold all,{','.join(full)}")
     team = join_team()
     if team.size > 1:
         if train_each is not None:
             raise UserError(
-                "--parallel: leave it out under torchrun, which trains one network by all"
+                "--parallel and --ray: leave them out under torchrun, which trains one network by "
+                "all"
             )
-        _train_in_team(team, config, folds, root, oof, fresh)
+        for config in configs:
+            _train_in_team(team, config, folds, root, oof, fresh)
+        team.leave()
         return
-    train_each = train_each or one_by_one
     device = pick_device()
-    config = resolve_normalisation(config)
-    experiment = _begin(config, folds, root, oof, fresh, device)
-    train_each(experiment, numbered, device)
-    if scored and (numbered or not experiment.scores_path.exists()):
-        _score(experiment, device)
+    train_each = train_each or partial(one_by_one, device=device)
+    resolved = [resolve_normalisation(config) for config in configs]
+    experiments = [_begin(config, folds, root, oof, fresh, device) for config in resolved]
+    train_each(_unfinished(experiments, numbered))
+    for experiment in experiments:
+        if scored and (numbered or not experiment.scores_path.exists()):
+            _score(experiment, device)
     if full:
-        print(epochs_line(experiment))
-        train_each(experiment, full, device)
-        print(
-            f"{uncovered(full)}; predict with 'python src/infer.py --experiment {config.name} "
-            f"--tta --fold {FULL}', or all,{FULL}"
-        )
+        for experiment in experiments:
+            print(epochs_line(experiment))
+        train_each(_unfinished(experiments, full))
+        for experiment in experiments:
+            print(
+                f"{uncovered(full)}; predict with 'python src/infer.py --experiment "
+                f"{experiment.config.name} --tta --fold {FULL}', or all,{FULL}"
+            )
+
+
+def _unfinished(experiments: Sequence[Experiment], folds: Sequence[Fold]) -> list[Job]:
+    """What is left to train; a line about each fold that is not."""
+    jobs = []
+    for experiment in experiments:
+        for fold in folds:
+            job = Job(experiment, fold, named=len(experiments) > 1)
+            if experiment.is_finished(fold):
+                print(f"{job.label}: already finished, skipped")
+            else:
+                jobs.append(job)
+    return jobs
 
 
 def _begin(
@@ -119,7 +141,6 @@ def _train_in_team(
         if team.is_first and fold in numbered[-1:]:
             _score(experiment, device)
         team.wait()
-    team.leave()
 
 
 def _require_parts(team: Team, config: Config) -> None:
@@ -137,16 +158,27 @@ def _require_parts(team: Team, config: Config) -> None:
         )
 
 
-def one_by_one(experiment: Experiment, folds: Sequence[Fold], device: torch.device) -> None:
+def one_by_one(jobs: Sequence[Job], device: torch.device) -> None:
     """Train folds one after the other, in this process; see TrainEach."""
-    for place, fold in enumerate(folds, start=1):
-        if experiment.is_finished(fold):
-            print(f"fold {fold}: already finished, skipped")
-            continue
-        later = sum(not experiment.is_finished(other) for other in folds[place:])
+    for place, job in enumerate(jobs, start=1):
+        experiment, fold = job.experiment, job.fold
+        if job.named:
+            print(f"{job.label}:")
         with experiment.lock(fold):
-            FoldTrainer(experiment, fold, device, later).run()
+            if experiment.is_finished(fold):  # Since, by another process.
+                print(f"{job.label}: already finished, skipped")
+                continue
+            FoldTrainer(experiment, fold, device, len(jobs) - place).run()
             _finish(experiment, fold, device)
+
+
+def require_all(failed: Sequence[str], count: int) -> None:
+    """Raise UserError when some of so many folds, named by their labels, have failed."""
+    if failed:
+        raise UserError(
+            f"{', '.join(failed)} failed, {count - len(failed)} of {count} finished; what was "
+            "wrong stands above, and the same command trains what is missing"
+        )
 
 
 def _finish(experiment: Experiment, fold: Fold, device: torch.device) -> None:

@@ -54,6 +54,11 @@ def add_set(parser: argparse.ArgumentParser, text: str) -> None:
     )
 
 
+def add_ray(parser: argparse.ArgumentParser) -> None:
+    """Add --ray, the cluster to work on."""
+    parser.add_argument("--ray", metavar="ADDRESS", help="on a Ray cluster: local, auto, HOST:PORT")
+
+
 class _Override(argparse.Action):
     def __call__(
         self, _: object, namespace: argparse.Namespace, value: Any, __: object = None

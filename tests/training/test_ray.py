@@ -1,0 +1,198 @@
+"""--ray: folds and images on a cluster leave the files of one process, whatever dies meanwhile."""
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from ray.cluster_utils import Cluster
+
+import train_folds
+from nyuseg.utils import ray_cluster
+from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import PROJECT
+from nyuseg.utils.ray_cluster import Share, join_cluster, require_seen, share_of
+
+SAME = ("weights.safetensors", "oof_probs.npy", "oof_depth.npy", "oof_ids.txt", "checkpoints.npz")
+EPOCHS = 8
+
+
+@pytest.fixture
+def work(tiny_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    tiny_folder(tmp_path / "data", [(32, 48)] * 9, list("aabbccdde"), [(32, 48)] * 5 + [(48, 32)])
+    return tmp_path
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """Two nodes with a core each, and a head that runs nothing."""
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    for _ in range(2):
+        found.add_node(num_cpus=1)
+    yield found
+    found.shutdown()
+
+
+def command(work: Path, oof: str, *words: str, epochs: int = EPOCHS) -> list[str]:
+    settings = ["model.encoder=tu-test_resnet", "data.size=[32,48]", "train.batch_size=2"]
+    settings += [f"train.epochs={epochs}", "folds.count=2", "compute.precision=fp32"]
+    return [
+        *(sys.executable, str(PROJECT / "src/train_folds.py"), "--fold", "all", *words),
+        *("--config", str(PROJECT / "configs/demo.yaml")),
+        *("--input", str(work / "data"), "--oof", str(work / oof)),
+        *[f"--set={text}" for text in settings],
+    ]
+
+
+def started(*words: str) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        words, stdout=pipe, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+
+
+def until_both_train(child: subprocess.Popen[str]) -> dict[str, str]:
+    """Read on until each fold has ended an epoch; returns what Ray calls their tasks."""
+    tasks, said = {}, []
+    for line in child.stdout:
+        said.append(line)
+        if found := re.match(r"\((fold \d) (pid=\d+.*?)\) fold \d epoch", line):
+            tasks[found[1]] = found[2]
+        if len(tasks) == 2:
+            return tasks
+    raise AssertionError("".join(said))
+
+
+def require_same(work: Path, one: str, other: str) -> None:
+    """The folds' files are the same, and each epoch was counted once."""
+    for fold in range(2):
+        folders = [work / oof / f"demo/fold_{fold}" for oof in (one, other)]
+        for name in SAME:
+            first, second = (folder / name for folder in folders)
+            assert first.read_bytes() == second.read_bytes(), (fold, name)
+        with (folders[1] / "metrics.csv").open() as file:
+            epochs = [int(row["epoch"]) for row in csv.DictReader(file)]
+        assert epochs == list(range(1, EPOCHS + 1))
+
+
+@pytest.mark.slow
+def test_a_killed_task_is_run_again_and_the_files_are_those_of_one_process(work: Path) -> None:
+    subprocess.run(command(work, "serial"), check=True, capture_output=True)
+    child = started(*command(work, "ray", "--ray", "local"))
+    task = until_both_train(child)["fold 1"]
+    os.kill(int(re.search(r"\d+", task)[0]), signal.SIGKILL)
+    printed = child.stdout.read()
+    assert child.wait() == 0, printed
+    require_same(work, "serial", "ray")
+    assert printed.count("Out-of-fold scores of demo") == 1  # Pooled once, at the end.
+    infer = [sys.executable, str(PROJECT / "src/infer.py"), "--experiment", "demo", "--tta"]
+    for name, words in (("one", []), ("shared", ["--ray", "local"])):
+        where = ["--oof", str(work / "serial"), "--submissions", str(work / name)]
+        subprocess.run([*infer, *where, *words], check=True, capture_output=True)
+    files = sorted(path.name for path in (work / "one/demo_tta").iterdir())
+    assert len(files) >= 4 and files == sorted(
+        path.name for path in (work / "shared/demo_tta").iterdir()
+    )
+    for name in set(files) - {"manifest.json"}:  # Which tells the time.
+        one, other = (work / where / "demo_tta" / name for where in ("one", "shared"))
+        assert one.read_bytes() == other.read_bytes(), name
+
+
+@pytest.mark.slow
+def test_what_a_removed_node_trained_is_gone_on_with_on_another(work: Path, cluster) -> None:
+    subprocess.run(command(work, "serial"), check=True, capture_output=True)
+    child = started(*command(work, "ray", "--ray", cluster.address))
+    until_both_train(child)
+    cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
+    printed = child.stdout.read()
+    assert child.wait() == 0, printed
+    require_same(work, "serial", "ray")
+
+
+@pytest.mark.slow
+def test_a_signal_stops_all_tasks_with_their_state_kept(work: Path) -> None:
+    child = started(*command(work, "ray", "--ray", "local", epochs=2000))
+    until_both_train(child)
+    child.send_signal(signal.SIGINT)
+    printed = child.stdout.read()
+    assert child.wait(60) == 130 and "stopped by SIGINT" in printed
+    mine = os.fsencode(work / "ray")
+    commands = [one for path in Path("/proc").glob("[0-9]*/cmdline") for one in [text_of(path)]]
+    assert not [one for one in commands if mine in one]
+    for fold in (0, 1):
+        assert (work / f"ray/demo/fold_{fold}/last.pt").exists()
+
+
+def text_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # The process has ended.
+        return b""
+
+
+@pytest.mark.slow
+def test_a_node_that_does_not_see_a_folder_is_named(cluster, tmp_path: Path, monkeypatch) -> None:
+    ray = join_cluster(cluster.address)
+    try:
+        share = share_of(ray, 5)
+        assert share == Share(0, 1) and [share.fits(one) for one in ray_cluster.alive(ray)] == [
+            *(0, 1, 1)
+        ]
+        require_seen(ray, share, [tmp_path], tmp_path / "oof")
+        assert not list((tmp_path / "oof").iterdir())  # What was put there to be seen is gone.
+        with pytest.raises(UserError, match=r"the node \S+ \(.*\) does not see /no/where; put it"):
+            require_seen(ray, share, [tmp_path, Path("/no/where")], tmp_path / "oof")
+    finally:
+        ray.shutdown()
+
+
+def nodes(*resources: dict[str, float]) -> SimpleNamespace:
+    found = [{"Alive": True, "Resources": one} for one in resources]
+    found.append({"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}})
+    return SimpleNamespace(nodes=lambda: found)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "tasks", "share"),
+    [
+        ([{"CPU": 16.0}], 5, Share(0, 3)),
+        ([{"CPU": 16.0}, {}], 1, Share(0, 16)),
+        ([{"CPU": 16.0}, {"CPU": 4.0}], 2, Share(0, 4)),  # It fits on either node.
+        ([{"CPU": 2.0}], 5, Share(0, 1)),
+        ([{"CPU": 12.0, "GPU": 2.0}, {"CPU": 64.0}], 5, Share(1, 6)),
+        ([{"CPU": 12.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 4.0}], 5, Share(1, 2)),
+        ([{"CPU": 2.0, "GPU": 8.0}], 5, Share(1, 1)),
+    ],
+)
+def test_a_task_takes_a_gpu_or_its_share_of_the_cores(cluster, tasks: int, share: Share) -> None:
+    assert share_of(nodes(*cluster), tasks) == share
+
+
+def test_a_cluster_that_runs_nothing_is_refused() -> None:
+    with pytest.raises(UserError, match="no node of the cluster has a GPU or a CPU"):
+        share_of(nodes({}, {"CPU": 0.0}), 5)
+
+
+def test_without_ray_one_line_says_what_to_install(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"--ray: Ray is not installed; pip install 'nyuseg\[ray\]"):
+        join_cluster("local")
+
+
+@pytest.mark.slow
+def test_where_no_cluster_answers_the_error_names_the_address() -> None:
+    with pytest.raises(UserError, match=r"--ray auto: no cluster answers there"):
+        join_cluster("auto")
+
+
+def test_two_ways_to_train_side_by_side_are_one_too_many() -> None:
+    with pytest.raises(UserError, match="--parallel and --ray: one of them"):
+        train_folds.main(["--fold", "0", "--parallel", "2", "--ray", "local"])
