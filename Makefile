@@ -5,7 +5,7 @@ RUN := $(BIN)/python src
 FOLDS := 0 1 2 3 4
 CHECKED := kaggle_kernel/checked
 
-.PHONY: demo demo-blend test quick coverage slow lint kernel-check bench
+.PHONY: demo demo-blend test quick coverage slow lint kernel-check bench gpu-check
 
 # Every package is installed at the version that was tested; without -c, pip takes newer ones.
 .venv/installed: pyproject.toml constraints.txt
@@ -53,6 +53,10 @@ kernel-check: .venv/installed
 # Against a plain implementation of the same experiment; --full takes twenty minutes.
 bench: .venv/installed
 	$(BIN)/python benchmarks/run.py
+
+# Whether all holds on this machine's GPUs, and how fast and large each recipe is; ten minutes.
+gpu-check: .venv/installed
+	$(BIN)/python benchmarks/gpu_check.py
 
 test: .venv/installed
 	$(BIN)/python -m pytest

@@ -2,7 +2,8 @@
 
 It shares no code with nyuseg and is not slowed down on purpose: segmentation-models-pytorch,
 Albumentations on float arrays, torch's DataLoader and optimizer as they come, ttach for the flip,
-and the run-length function of the public notebooks. Everything is float32, on the processor.
+and the run-length function of the public notebooks. Everything is float32, and on the processor
+unless told otherwise.
 
 Tensors are [N,C,H,W] with C = 4: normalised RGB and inverse depth.
 """
@@ -172,7 +173,9 @@ def _weights(work: Path, encoder: str) -> Path:
     return work / "plain" / encoder
 
 
-def infer(data: Path, work: Path, encoder: str, size: Size) -> Path:
+def infer(
+    data: Path, work: Path, encoder: str, size: Size, device: torch.device | str = "cpu"
+) -> Path:
     """Predict data/test with five folds and a flipped view; returns the submission, a CSV file."""
     models = []
     for path in sorted(_weights(work, encoder).glob("*.pth")):
@@ -180,14 +183,15 @@ def infer(data: Path, work: Path, encoder: str, size: Size) -> Path:
         net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         views = ttach.Compose([ttach.HorizontalFlip()])
         wrapped = ttach.SegmentationTTAWrapper(Probabilities(net), views, merge_mode="mean")
-        models.append(wrapped.eval())
+        models.append(wrapped.eval().to(device))
     path = work / "plain" / "submission.csv"
     with path.open("w", newline="") as file, torch.inference_mode():
         writer = csv.writer(file)
         writer.writerow(["ImageId_ClassId", "EncodedPixels"])
         for batch in DataLoader(Frames(data, "test", size), batch_size=2):
-            probabilities = sum(model(batch["image"]) for model in models) / len(models)
-            masks = probabilities.argmax(1).to(torch.uint8).numpy()
+            images = batch["image"].to(device)
+            probabilities = sum(model(images) for model in models) / len(models)
+            masks = probabilities.argmax(1).to(torch.uint8).cpu().numpy()
             for image_id, mask in zip(batch["id"], masks, strict=True):
                 writer.writerows((f"{image_id}_{k}", text) for k, text in enumerate(encode(mask)))
     return path

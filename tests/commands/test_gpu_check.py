@@ -1,0 +1,81 @@
+"""benchmarks/gpu_check.py, as far as a processor can show it: it runs, and tells what is wrong."""
+
+import subprocess
+import sys
+
+import gpu_check
+import gpu_parts
+import pytest
+import torch
+
+from nyuseg.utils.files import PROJECT
+
+SCRIPT = [sys.executable, str(PROJECT / "benchmarks/gpu_check.py")]
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*SCRIPT, *words], capture_output=True, text=True)
+
+
+def test_without_a_gpu_it_says_so_in_one_line(monkeypatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    done = run()
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout == f"{gpu_check.NO_GPU}\n"
+
+
+@pytest.mark.slow
+def test_every_part_runs_and_the_recipes_make_a_table() -> None:
+    names = [*gpu_parts.CHECKS, "configs/exp060.yaml", "five folds + flip"]
+    done = run("--try", *[word for name in names for word in ("--only", name)])
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    for said in (
+        *("a step's gradients differ", "in which nothing waited", "images at once, the same"),
+        *("overflowed and were skipped", "2 processes train as one", "five folds + flip, 8 images"),
+    ):
+        assert sum(said in line for line in lines) == 1, said
+    head, rule, row = (line for line in lines if line.startswith("|"))
+    assert head.count("|") == rule.count("|") == row.count("|")
+    assert float(row.split("|")[4]) > 0 and float(row.split("|")[5]) > 0
+
+
+def test_all_recipes_for_a_gpu_are_measured() -> None:
+    found = gpu_check.recipes()
+    assert "configs/exp060.yaml" in found and "configs/dinov3_vitl.yaml" in found
+    assert not [path for path in found if "demo" in path or "small" in path]
+
+
+def test_a_part_that_fails_is_named_and_the_others_go_on(capfd) -> None:
+    names = ["configs/no_such.yaml", "step"]
+    assert list(gpu_check.say_all(names[:1], small=True)) == names[:1]
+
+
+def test_a_step_that_differs_from_the_processors_is_told(monkeypatch) -> None:
+    answers = iter([[torch.tensor([1.0, -4.0])], [torch.tensor([1.0, -4.1])]])
+    monkeypatch.setattr(gpu_parts, "KINDS", {"deeplabv3plus": ()})
+    monkeypatch.setattr(gpu_parts, "gradients", lambda *_: next(answers))
+    with pytest.raises(
+        AssertionError, match=r"differs from the processor's: deeplabv3plus 2.5e-02"
+    ):
+        gpu_parts.step_agrees(True)
+
+
+@pytest.mark.parametrize(
+    ("name", "card"),
+    [
+        ("Tesla T4", "t4"),
+        ("NVIDIA L4", "l4"),
+        ("NVIDIA A100-SXM4-80GB", "a100-80"),
+        ("NVIDIA A100 80GB PCIe", "a100-80"),
+        ("NVIDIA A100-SXM4-40GB", "a100"),
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA L40S", None),
+        ("Quadro P4000", None),
+    ],
+)
+def test_a_gpu_is_known_by_what_its_driver_calls_it(monkeypatch, name: str, card) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
+    found = gpu_parts.this_card()
+    assert (found and found.name) == card
