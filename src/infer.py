@@ -10,7 +10,6 @@ examples:
 """
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from nyuseg.utils.cli import Parser, add_input, add_oof, add_ray, add_set, given_input, run
@@ -38,10 +37,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     formats = parse_formats(options.format) if options.format else None
     require_safe_name(options.experiment, "--experiment")
+    import torch
+
     from nyuseg.evaluation.history import number
     from nyuseg.experiment.folder import open_experiment
     from nyuseg.experiment.training_data import require_input
-    from nyuseg.inference.ray_prediction import predict_on_ray
+    from nyuseg.inference.ray_prediction import OnRay
     from nyuseg.models.device import pick_devices
     from nyuseg.submission.writing import infer
 
@@ -57,8 +58,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     views = "on" if options.tta else "off"
     print(f"{name}: folds [{fold_list(folds)}], flip TTA {views}, data {root}")
     known = (experiment, folds, options.tta)
-    predict = partial(predict_on_ray, options.ray, *known) if options.ray else None
-    manifest = infer(*known, root, folder, formats, pick_devices(), predict)
+    elsewhere = OnRay(options.ray, *known) if options.ray is not None else None
+    # There the networks here only answer for what they are.
+    devices = [torch.device("cpu")] if elsewhere else pick_devices()
+    manifest = infer(*known, root, folder, formats, devices, elsewhere)
     cv = manifest.cv
     print(f"{manifest.images} images in {manifest.seconds} s, every file decoded and compared")
     if cv or not uncovered(folds):

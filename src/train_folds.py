@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from nyuseg.utils.cli import Parser, add_oof, add_set, run
+from nyuseg.utils.cli import Parser, add_oof, add_ray, add_set, run
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT, find
 
@@ -27,30 +27,24 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     parser = Parser(__doc__)
     parser.add_argument("--fold", required=True, help="0..4, 3, 0,2, all or full")
-    parser.add_argument(
-        "--config",
-        nargs="+",
-        default=[str(PROJECT / "configs/exp060.yaml")],
-        help="of one experiment or several; default: configs/exp060.yaml",
-    )
+    some = "of one experiment or several; default: configs/exp060.yaml"
+    parser.add_argument("--config", nargs="+", action="extend", help=some)
     parser.add_argument(
         "--input", default=str(PROJECT / "input"), metavar="DIR", help="folder with train/"
     )
     add_set(parser, "any key of the configuration, such as train.epochs=1")
     parser.add_argument("--fresh", action="store_true", help="move an earlier run aside first")
     parser.add_argument("--parallel", metavar="N", help="folds side by side: a number, or auto")
-    parser.add_argument(
-        "--ray", metavar="ADDRESS", help="on a Ray cluster: local, auto or HOST:PORT"
-    )
+    add_ray(parser)
     parser.add_argument("--seeds", help="such as 1,2: each configuration once for each of them")
     parser.add_argument("--part", action="store_true", help=argparse.SUPPRESS)  # One of --parallel.
     add_oof(parser)
     options = parser.parse_args(argv)
-    paths = [find(path) for path in options.config]
+    paths = [find(path) for path in options.config or [str(PROJECT / "configs/exp060.yaml")]]
     configs = load_configs(paths, options.overrides, parse_seeds(options.seeds))
     folds = parse_folds(options.fold, *(config.folds for config in configs))
     count = parse_parallel(options.parallel)
-    if options.parallel and options.ray:
+    if None not in (options.parallel, options.ray):
         raise UserError("--parallel and --ray: one of them; Ray shares the devices out by itself")
     root = find(options.input)
     # torch takes seconds to import: only once the options are known to be good.

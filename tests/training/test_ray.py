@@ -84,19 +84,26 @@ def require_same(work: Path, one: str, other: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_task_is_run_again_and_the_files_are_those_of_one_process(work: Path) -> None:
+def test_a_killed_task_is_run_again_and_the_files_are_those_of_one_process(
+    work: Path, monkeypatch
+) -> None:
     subprocess.run(command(work, "serial"), check=True, capture_output=True)
+    # Also on a machine that knows of a cluster, which may be gone.
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     child = started(*command(work, "ray", "--ray", "local"))
     task = until_both_train(child)["fold 1"]
     os.kill(int(re.search(r"\d+", task)[0]), signal.SIGKILL)
     printed = child.stdout.read()
     assert child.wait() == 0, printed
     require_same(work, "serial", "ray")
+    assert "fold 1: encoder tu-test_resnet, going on after epoch" in printed
     assert printed.count("Out-of-fold scores of demo") == 1  # Pooled once, at the end.
     infer = [sys.executable, str(PROJECT / "src/infer.py"), "--experiment", "demo", "--tta"]
     for name, words in (("one", []), ("shared", ["--ray", "local"])):
-        where = ["--oof", str(work / "serial"), "--submissions", str(work / name)]
-        subprocess.run([*infer, *where, *words], check=True, capture_output=True)
+        where = ["--oof", "serial", "--submissions", name]  # A task runs in another folder.
+        done = subprocess.run([*infer, *where, *words], cwd=work, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert ("6 images in 6 parts on 1 node(s)" in done.stdout) == (name == "shared")
     files = sorted(path.name for path in (work / "one/demo_tta").iterdir())
     assert len(files) >= 4 and files == sorted(
         path.name for path in (work / "shared/demo_tta").iterdir()
@@ -114,6 +121,7 @@ def test_what_a_removed_node_trained_is_gone_on_with_on_another(work: Path, clus
     cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
     printed = child.stdout.read()
     assert child.wait() == 0, printed
+    assert re.search(r"fold \d: encoder tu-test_resnet, going on after epoch", printed)
     require_same(work, "serial", "ray")
 
 
@@ -140,12 +148,12 @@ def text_of(path: Path) -> bytes:
 
 @pytest.mark.slow
 def test_a_node_that_does_not_see_a_folder_is_named(cluster, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(ray_cluster, "catch_signals", lambda: None)  # Of the tests' process.
     ray = join_cluster(cluster.address)
     try:
         share = share_of(ray, 5)
-        assert share == Share(0, 1) and [share.fits(one) for one in ray_cluster.alive(ray)] == [
-            *(0, 1, 1)
-        ]
+        assert share == Share(0, 1)
+        assert sorted(share.fits(one) for one in ray_cluster.alive(ray)) == [0, 1, 1]
         require_seen(ray, share, [tmp_path], tmp_path / "oof")
         assert not list((tmp_path / "oof").iterdir())  # What was put there to be seen is gone.
         with pytest.raises(UserError, match=r"the node \S+ \(.*\) does not see /no/where; put it"):
@@ -163,17 +171,32 @@ def nodes(*resources: dict[str, float]) -> SimpleNamespace:
 @pytest.mark.parametrize(
     ("cluster", "tasks", "share"),
     [
-        ([{"CPU": 16.0}], 5, Share(0, 3)),
-        ([{"CPU": 16.0}, {}], 1, Share(0, 16)),
-        ([{"CPU": 16.0}, {"CPU": 4.0}], 2, Share(0, 4)),  # It fits on either node.
-        ([{"CPU": 2.0}], 5, Share(0, 1)),
-        ([{"CPU": 12.0, "GPU": 2.0}, {"CPU": 64.0}], 5, Share(1, 6)),
-        ([{"CPU": 12.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 4.0}], 5, Share(1, 2)),
-        ([{"CPU": 2.0, "GPU": 8.0}], 5, Share(1, 1)),
+        ([{"CPU": 16.0}], 5, Share(0, 3, 5)),
+        ([{"CPU": 16.0}, {}], 1, Share(0, 16, 1)),
+        ([{"CPU": 16.0}, {"CPU": 4.0}], 2, Share(0, 8, 2)),
+        ([{"CPU": 3.0}, {"CPU": 3.0}], 3, Share(0, 1, 3)),  # All at once.
+        ([{"CPU": 1.0}, {"CPU": 64.0}], 5, Share(0, 12, 5)),  # A small node holds nobody back.
+        ([{"CPU": 2.0}], 5, Share(0, 1, 2)),
+        ([{"CPU": 12.0, "GPU": 2.0}, {"CPU": 64.0}], 5, Share(1, 6, 2)),
+        ([{"CPU": 12.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 4.0}], 5, Share(1, 2, 4)),
+        ([{"CPU": 2.0, "GPU": 8.0}], 5, Share(1, 0, 5)),  # All GPUs work.
+        ([{"GPU": 1.0}], 5, Share(1, 0, 1)),
     ],
 )
 def test_a_task_takes_a_gpu_or_its_share_of_the_cores(cluster, tasks: int, share: Share) -> None:
     assert share_of(nodes(*cluster), tasks) == share
+
+
+def test_a_task_has_the_threads_of_its_share_or_those_that_were_asked_for(monkeypatch) -> None:
+    def threads() -> str:
+        return Share(1, 6).options["runtime_env"]["env_vars"]["OMP_NUM_THREADS"]
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert threads() == "6"
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert threads() == "2"
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")  # Ray, not the user, has set it.
+    assert threads() == "6"
 
 
 def test_a_cluster_that_runs_nothing_is_refused() -> None:
@@ -189,8 +212,14 @@ def test_without_ray_one_line_says_what_to_install(monkeypatch) -> None:
 
 @pytest.mark.slow
 def test_where_no_cluster_answers_the_error_names_the_address() -> None:
-    with pytest.raises(UserError, match=r"--ray auto: no cluster answers there"):
+    with pytest.raises(UserError, match=r"--ray auto: .*; expected local, or auto or HOST:PORT"):
         join_cluster("auto")
+
+
+@pytest.mark.slow
+def test_an_empty_address_is_no_cluster_and_not_this_process() -> None:
+    with pytest.raises(UserError, match="--ray :"):
+        join_cluster("")
 
 
 def test_two_ways_to_train_side_by_side_are_one_too_many() -> None:

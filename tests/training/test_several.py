@@ -7,6 +7,7 @@ import pytest
 import train_folds
 from nyuseg.config.loading import load_configs
 from nyuseg.data.fold_names import parse_folds, parse_seeds
+from nyuseg.training import pipeline
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT, read_json
 
@@ -42,6 +43,11 @@ def test_seeds_are_experiments_with_the_files_of_each_alone(
     assert scores[0] != scores[1]
     again = train("both", "--seeds", "7,3", *parallel)
     assert "demo_seed7 fold 0: already finished, skipped" in again
+
+
+def test_a_fresh_start_is_one_experiments(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--fresh: one configuration and seed at a time"):
+        pipeline.train(load_configs([DEMO], [], [1, 2]), [0], tmp_path, tmp_path, fresh=True)
 
 
 def test_each_configuration_is_taken_with_each_seed() -> None:

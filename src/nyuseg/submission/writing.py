@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -45,6 +45,17 @@ class Masked(Protocol):
 Predict = Callable[[Source, Sequence[str]], Iterator[Masked]]
 
 
+class Elsewhere(Protocol):
+    """The networks on other machines; environment: of those, once they have predicted."""
+
+    environment: dict[str, Any]
+
+    def predict(
+        self, hashes: dict[str, Any], source: FrameFolder, ids: Sequence[str]
+    ) -> Iterator[Masked]:
+        """As Predict; hashes: of the weights that they must have."""
+
+
 def infer(
     experiment: Experiment,
     folds: Sequence[Fold],
@@ -53,12 +64,12 @@ def infer(
     folder: Path,
     formats: list[str] | None,
     device: torch.device | Sequence[torch.device],
-    predict: Predict | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> Manifest:
     """Predict root/test with the mean of some folds and write `folder`; returns the manifest.
 
-    formats: None for all that the images allow; predict: other than by the networks here. The
-    folder appears whole, after each of its files was decoded again and compared.
+    formats: None for all that the images allow; elsewhere: what predicts instead of the networks
+    here. The folder appears whole, after each of its files was decoded again and compared.
     """
     started = time.monotonic()
     config = experiment.config
@@ -68,8 +79,11 @@ def infer(
         require_depth(root, "test", f"{config.name} was trained to see them")
     predictor, hashes = load_predictor(experiment, folds, device, tta)
     source, ids = FrameFolder(root, "test"), list_ids(root, "test")
+    predict = (lambda _, ids: elsewhere.predict(hashes, source, ids)) if elsewhere else None
     with only_writer(folder), atomic_folder(folder, MANIFEST) as temporary:
         written = write_submission(predictor, source, ids, temporary, usable, predict)
+        if elsewhere:
+            written = written.model_copy(update={"environment": elsewhere.environment})
         manifest = Manifest(
             **dict(written),
             experiment=config.name,

@@ -11,6 +11,6 @@ def pick_engine(
     script: Path, parallel: str | None, count: int | None, address: str | None
 ) -> TrainEach | None:
     """What --parallel and --ray ask for; None without them. script: that of train_folds.py."""
-    if address:
+    if address is not None:
         return on_ray(script, address)
-    return side_by_side(script, count) if parallel else None
+    return None if parallel is None else side_by_side(script, count)

@@ -15,12 +15,13 @@ from typing import IO
 
 from nyuseg.data.fold_names import Fold
 from nyuseg.experiment.folder import Experiment
-from nyuseg.utils.cores import cores
+from nyuseg.utils.errors import UserError
 from nyuseg.utils.locks import only_writer
 from nyuseg.utils.signals import POLL_S
 
 SHOW_S = 10.0  # Between two lines of progress.
 LAST_WORDS_S = 10.0
+RELEASED_S = 150.0  # The lock of a dead machine, on a disk that several mount.
 # What a process says besides, and should be known of each fold.
 TOLD = ("warning", "out of memory", "frame cache", "/dev/shm")
 PROGRESS = re.compile(r"^fold \S+ (.*?): (\d+/\d+), (.*) left$")
@@ -113,12 +114,17 @@ def _each_line(pipe: IO[str], hear: Callable[[str], object]) -> None:
 
 
 def start(
-    command: Sequence[str], label: str, environment: Mapping[str, str], place: int = 0
+    command: Sequence[str],
+    label: str,
+    environment: Mapping[str, str],
+    place: int = 0,
+    cwd: Path | None = None,
 ) -> FoldProcess:
     """Run a Job's command with this Python, in an environment; it ends when this process does."""
     process = subprocess.Popen(
         [sys.executable, *command],
         env=dict(environment),
+        cwd=cwd,
         stdin=subprocess.PIPE,  # Held open until this process is gone, see follow_parent.
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -130,15 +136,15 @@ def start(
     return started
 
 
-def run_on_node(command: Sequence[str], label: str, result: Path) -> str | None:
+def run_on_node(command: Sequence[str], label: str, result: Path, cwd: Path) -> str | None:
     """A task of a cluster: train a fold by a process on this node; returns FoldProcess.fault.
 
-    result: what its lock protects. One that was begun on a node that died is gone on with.
+    result: what its lock protects; cwd: what relative paths of its configuration begin at. One that
+    was begun on a node that died is gone on with.
     """
-    with only_writer(result, wait=True):  # What the dead one started takes a while to end.
-        pass
-    share = max(1, cores() // int(os.environ["OMP_NUM_THREADS"]))
-    fold = start(command, label, os.environ | {"LOCAL_WORLD_SIZE": str(share)})
+    if fault := _wait_for(result):
+        return fault
+    fold = start(command, label, os.environ, cwd=cwd)
     shown, said = time.monotonic(), fold.doing
     try:
         while fold.process.poll() is None:
@@ -151,6 +157,22 @@ def run_on_node(command: Sequence[str], label: str, result: Path) -> str | None:
         fold.process.wait()
         raise
     return fold.fault()
+
+
+def _wait_for(result: Path) -> str | None:
+    """Wait until no other process writes a result: what a dead task started takes a while to end.
+
+    Returns who still does after RELEASED_S.
+    """
+    end = time.monotonic() + RELEASED_S
+    while True:
+        try:
+            with only_writer(result):
+                return None
+        except UserError as error:
+            if time.monotonic() > end:
+                return str(error)
+        time.sleep(POLL_S)
 
 
 def follow_parent() -> None:

@@ -48,10 +48,7 @@ def train(
     whether to pool here. Raises UserError for whatever is wrong, as far as possible before the
     first step.
     """
-    numbered = [fold for fold in folds if isinstance(fold, int)]
-    full = [fold for fold in folds if isinstance(fold, str)]
-    if fresh and full and len(numbered) < configs[0].folds.count:
-        raise UserError(f"--fresh begins all folds anew, too: use --fold all,{','.join(full)}")
+    _require_sense(configs, folds, fresh)
     team = join_team()
     if team.size > 1:
         if train_each is not None:
@@ -64,17 +61,50 @@ def train(
         team.leave()
         return
     device = pick_device()
-    train_each = train_each or partial(one_by_one, device=device)
     resolved = [resolve_normalisation(config) for config in configs]
     experiments = [_begin(config, folds, root, oof, fresh, device) for config in resolved]
-    train_each(_unfinished(experiments, numbered))
-    for experiment in experiments:
-        if scored and (numbered or not experiment.scores_path.exists()):
-            _score(experiment, device)
+    if train_each is None:  # Each is scored before the next one begins.
+        engine = partial(one_by_one, device=device)
+        for experiment in experiments:
+            _train_all([experiment], folds, engine, scored, len(experiments) > 1)
+    else:
+        _train_all(experiments, folds, train_each, scored, len(experiments) > 1)
+
+
+def _require_sense(configs: Sequence[Config], folds: Sequence[Fold], fresh: bool) -> None:
+    """Raise UserError for --fresh where it would move away more than is trained."""
+    full = [fold for fold in folds if isinstance(fold, str)]
+    if fresh and len(configs) > 1:
+        raise UserError("--fresh: one configuration and seed at a time")
+    if fresh and full and len(folds) - len(full) < configs[0].folds.count:
+        raise UserError(f"--fresh begins all folds anew, too: use --fold all,{','.join(full)}")
+
+
+def _train_all(
+    experiments: Sequence[Experiment],
+    folds: Sequence[Fold],
+    train_each: TrainEach,
+    scored: bool,
+    named: bool,
+) -> None:
+    """Train what is left of experiments and score those that are whole, whatever the others do."""
+    numbered = [fold for fold in folds if isinstance(fold, int)]
+    full = [fold for fold in folds if isinstance(fold, str)]
+    fault = None
+    try:
+        train_each(_unfinished(experiments, numbered, named))
+    except UserError as error:
+        fault = error
+    for experiment in experiments if scored else ():
+        fits = not (fault and _missing(experiment))
+        if fits and (numbered or not experiment.scores_path.exists()):
+            _score(experiment, pick_device())
+    if fault:
+        raise fault
     if full:
         for experiment in experiments:
             print(epochs_line(experiment))
-        train_each(_unfinished(experiments, full))
+        train_each(_unfinished(experiments, full, named))
         for experiment in experiments:
             print(
                 f"{uncovered(full)}; predict with 'python src/infer.py --experiment "
@@ -82,12 +112,12 @@ def train(
             )
 
 
-def _unfinished(experiments: Sequence[Experiment], folds: Sequence[Fold]) -> list[Job]:
-    """What is left to train; a line about each fold that is not."""
+def _unfinished(experiments: Sequence[Experiment], folds: Sequence[Fold], named: bool) -> list[Job]:
+    """What is left to train; a line about each fold that is not. named: see Job."""
     jobs = []
     for experiment in experiments:
         for fold in folds:
-            job = Job(experiment, fold, named=len(experiments) > 1)
+            job = Job(experiment, fold, named=named)
             if experiment.is_finished(fold):
                 print(f"{job.label}: already finished, skipped")
             else:
@@ -191,13 +221,16 @@ def _finish(experiment: Experiment, fold: Fold, device: torch.device) -> None:
 
 
 def _score(experiment: Experiment, device: torch.device) -> None:
-    count = experiment.config.folds.count
-    unfinished = [fold for fold in range(count) if not experiment.is_finished(fold)]
-    if unfinished:
-        print(f"out-of-fold scores follow when fold {unfinished} is finished: {experiment.folder}")
+    if missing := _missing(experiment):
+        print(f"out-of-fold scores follow when fold {missing} is finished: {experiment.folder}")
         return
     print("\n" + cv_table(pool(experiment, device)))
     print(f"\nresult: {experiment.scores_path}")
+
+
+def _missing(experiment: Experiment) -> list[int]:
+    """Folds that the scores wait for."""
+    return [k for k in range(experiment.config.folds.count) if not experiment.is_finished(k)]
 
 
 def check_folds(experiment: Experiment, folds: Sequence[Fold]) -> None:

@@ -56,7 +56,7 @@ def add_set(parser: argparse.ArgumentParser, text: str) -> None:
 
 def add_ray(parser: argparse.ArgumentParser) -> None:
     """Add --ray, the cluster to work on."""
-    parser.add_argument("--ray", metavar="ADDRESS", help="on a Ray cluster: local, auto, HOST:PORT")
+    parser.add_argument("--ray", metavar="ADDRESS", help="on a Ray cluster: auto, or local")
 
 
 class _Override(argparse.Action):
