@@ -54,7 +54,7 @@ kernel-check: .venv/installed
 bench: .venv/installed
 	$(BIN)/python benchmarks/run.py
 
-# Whether all holds on this machine's GPUs, and how fast and large each recipe is; ten minutes.
+# Whether all holds on this machine's GPUs, and how fast and large the recipes are.
 gpu-check: .venv/installed
 	$(BIN)/python benchmarks/gpu_check.py
 

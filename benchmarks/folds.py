@@ -28,7 +28,7 @@ BAR = 1.3
 def seconds(command: list[str], threads: int | None) -> float:
     """How long a command takes; threads: None for as many as it takes by itself."""
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
-    environment |= {"NO_ALBUMENTATIONS_UPDATE": "1"}
+    environment |= {"NO_ALBUMENTATIONS_UPDATE": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
     started = time.monotonic()
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -1,20 +1,23 @@
-"""Does everything hold on your GPU that holds on a processor, and how fast is it? Ten minutes.
+"""Does everything hold on your GPU that holds on a processor, and how fast is it?
 
 A training step gives the processor's gradients; nothing in it waits for the GPU; what does not fit
 into the memory is predicted in halves; float16 skips the steps that overflow; all GPUs together
 train what one trains. Then the speed and the memory of each recipe at its real size, from random
 weights, beside a plain loop: the same network in float32 with torch's defaults. Last, Exp060's five
 folds with flip from files to a submission. Each part runs in a process of its own, on the first GPU
-or, where it says so, on all. Its output is a table in Markdown.
+or, where it says so, on all. Its output is a table in Markdown. Expected: ten minutes on a fast
+GPU, half an hour on a T4; of recipes that differ little, one is measured unless all are asked for.
 
 examples:
   python benchmarks/gpu_check.py
+  python benchmarks/gpu_check.py --all
   python benchmarks/gpu_check.py --only step --only configs/dinov3_vitb.yaml
   python benchmarks/gpu_check.py --try         in small on any device, only to test this script
 """
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -24,6 +27,16 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[1]
 # Recipes for two cores, and for the demo, say nothing about a GPU.
 SMALL = ("demo", "demo_fpn", "nyuv2_small", "nyuv2_small_best")
+# What the others are nearly the same as.
+SHOWN = (
+    "exp060",
+    "exp093",
+    "exp093_2",
+    "convnext_l",
+    "dinov3_vitb",
+    "dinov3_vitl",
+    "fusion_swin_l",
+)
 NO_GPU = "no GPU here: nothing to check (the tests check the same on the processor)"
 HEAD = (
     "\n| recipe | batch | in parts | images/s | plain loop | ratio | share of peak "
@@ -33,9 +46,24 @@ LIMIT_S = 300  # Of a part.
 
 
 def recipes() -> list[str]:
-    """The configurations that are measured, by their path below the project."""
+    """The configurations that can be measured, by their path below the project."""
     paths = sorted((PROJECT / "configs").glob("*.yaml"))
     return [str(path.relative_to(PROJECT)) for path in paths if path.stem not in SMALL]
+
+
+def fault() -> str | None:
+    """Why nothing can be checked here; None when all can."""
+    import torch
+
+    if not torch.cuda.is_available():
+        driver = Path("/proc/driver/nvidia/version").exists()
+        return f"{NO_GPU}{'; a driver is there, but not one for this torch' * driver}"
+    major, minor = torch.cuda.get_device_capability()
+    known = [int(arch.removeprefix("sm_")) for arch in torch.cuda.get_arch_list() if "sm_" in arch]
+    if known and major * 10 + minor < min(known):
+        name = torch.cuda.get_device_name(0)
+        return f"torch {torch.__version__} has no code for {name}; run it with one that has"
+    return None
 
 
 def parts() -> dict[str, Callable[[bool], str]]:
@@ -56,33 +84,39 @@ def say_all(names: list[str], small: bool) -> Iterator[str]:
             rows = True
             print(HEAD, flush=True)
         command = [sys.executable, str(Path(__file__).resolve()), "--one", name]
+        # With all that it starts, so that nothing is left on the GPUs of one that hangs.
+        part = subprocess.Popen([*command, *["--try"] * small], start_new_session=True)
         try:
-            done = subprocess.run([*command, *["--try"] * small], timeout=LIMIT_S).returncode
+            code = part.wait(LIMIT_S)
         except subprocess.TimeoutExpired:
+            os.killpg(part.pid, signal.SIGKILL)
             print(f"{name}: not finished after {LIMIT_S} s", flush=True)
-            done = 1
-        if done:
+            code = 1
+        if code:
             yield name
 
 
 def main() -> None:
+    """Check what the command line asks for."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("--only", action="append", metavar="PART", help="a part or a recipe")
+    parser.add_argument("--all", action="store_true", help="all recipes")
     parser.add_argument("--try", action="store_true", dest="small", help=argparse.SUPPRESS)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     import torch
 
-    if not torch.cuda.is_available() and not options.small:
-        print(NO_GPU)
+    if (why := fault()) and not options.small:
+        print(why)
         return
     known = parts()
     if options.one:
         print(known[options.one](options.small), flush=True)
         return
-    names = options.only or [*known]
+    shown = [n for n in known if options.all or Path(n).stem in SHOWN or not n.endswith(".yaml")]
+    names = options.only or shown
     if unknown := [name for name in names if name not in known]:
         sys.exit(f"--only {unknown[0]}: expected one of {', '.join(known)}")
     where = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "the processor"

@@ -100,15 +100,24 @@ def sampler(data: Path, work: Path, encoder: str, size: Size) -> Callable[[int],
     return make
 
 
-def write_folds(data: Path, work: Path, encoder: str, size: Size) -> None:
-    """Write an experiment with five finished folds, random weights, unless it is there."""
+def write_folds(
+    data: Path,
+    work: Path,
+    encoder: str,
+    size: Size,
+    settle: Callable[[nn.Module], nn.Module] = lambda network: network,
+) -> None:
+    """Write an experiment with five finished folds, random weights, unless it is there.
+
+    settle: what to do with each network before its weights are written.
+    """
     config = configure(encoder, size)
     experiment = create_experiment(config, data, work / "oof")
     for fold in range(config.folds.count):
         files = experiment.fold_files(fold)
         if not files.weights_record.exists():
             torch.manual_seed(fold)
-            weights = _untrained(config).state_dict()
+            weights = settle(_untrained(config)).state_dict()
             release_weights(files, weights, _facts(experiment, fold))
 
 

@@ -31,8 +31,8 @@ def test_every_part_runs_and_the_recipes_make_a_table() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     for said in (
-        *("a step's gradients differ", "in which nothing waited", "images at once, the same"),
-        *("overflowed and were skipped", "2 processes train as one", "five folds + flip, 8 images"),
+        *("a step's gradients differ", "in which nothing waited", "probabilities differ by"),
+        *("overflowed and were skipped", "2 processes train as one", "8 and 16 images"),
     ):
         assert sum(said in line for line in lines) == 1, said
     head, rule, row = (line for line in lines if line.startswith("|"))
@@ -46,9 +46,19 @@ def test_all_recipes_for_a_gpu_are_measured() -> None:
     assert not [path for path in found if "demo" in path or "small" in path]
 
 
-def test_a_part_that_fails_is_named_and_the_others_go_on(capfd) -> None:
-    names = ["configs/no_such.yaml", "step"]
-    assert list(gpu_check.say_all(names[:1], small=True)) == names[:1]
+def test_a_part_that_fails_is_named_and_the_others_go_on(monkeypatch, capfd) -> None:
+    monkeypatch.setattr(gpu_check, "__file__", "/no/script.py")
+    assert list(gpu_check.say_all(["step", "waiting"], small=True)) == ["step", "waiting"]
+
+
+def test_a_gpu_that_this_torch_has_no_code_for_is_told(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla P100")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90", "compute_90"])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (6, 0))
+    assert "has no code for Tesla P100" in gpu_check.fault()
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 6))
+    assert gpu_check.fault() is None
 
 
 def test_a_step_that_differs_from_the_processors_is_told(monkeypatch) -> None:
@@ -71,6 +81,12 @@ def test_a_step_that_differs_from_the_processors_is_told(monkeypatch) -> None:
         ("NVIDIA A100-SXM4-40GB", "a100"),
         ("NVIDIA H100 80GB HBM3", "h100"),
         ("NVIDIA L40S", None),
+        ("NVIDIA H100 PCIe", None),
+        ("NVIDIA H100 NVL", None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("NVIDIA GeForce RTX 4090 D", None),
+        ("NVIDIA GeForce RTX 4090", "rtx4090"),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", None),
         ("Quadro P4000", None),
     ],
 )

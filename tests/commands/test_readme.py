@@ -103,7 +103,7 @@ def configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("said", [said for said, words in SAID.items() if words[0][:4] == "src/"])
 def test_a_command_is_understood(said: str, configs: Path, monkeypatch) -> None:
     options = parsed(monkeypatch, SAID[said])
-    given = getattr(options, "config", "exp060.yaml")
+    given = getattr(options, "config", None) or "exp060.yaml"
     names = [Path(name).name for name in (given if isinstance(given, list) else [given])]
     found = [path for name in names for path in configs.glob(name)]
     assert len(found) >= len(names)

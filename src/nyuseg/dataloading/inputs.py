@@ -114,8 +114,8 @@ def network_input(
                 planes[..., k] = _look_up(table, image[..., k].int())
             place += 3
         elif channel == "xy":
-            planes[..., place] = torch.from_numpy(np.linspace(0, 1, width))
-            planes[..., place + 1] = torch.from_numpy(np.linspace(0, 1, height))[:, None]
+            planes[..., place] = _ramp(width, image.device)
+            planes[..., place + 1] = _ramp(height, image.device)[:, None]
             place += 2
         elif channel == "slopes":
             assert depth is not None
@@ -131,6 +131,12 @@ def network_input(
 
 def _look_up(table: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     return table.index_select(0, values.reshape(-1)).view(values.shape)
+
+
+# Kept where they are used: a copy to a GPU in each step would be waited for.
+@cache
+def _ramp(length: int, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.linspace(0, 1, length)).to(device)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TypeVar
@@ -86,6 +87,8 @@ class Predictor:
         gpu = self.devices[0].type == "cuda"
         self.batch_size = images_at_once(self.config, self.view_count, gpu)
         self._loader: tuple[PredictionSet, DataLoader[Sample]] | None = None
+        # The same threads for each call: cuDNN searches for the fastest kernels once in each.
+        self._threads = ThreadPoolExecutor(len(self.devices))
 
     def limit(self, models: int, views: int) -> None:
         """From now on average only the first so many models and views of each experiment."""
@@ -173,7 +176,7 @@ class Predictor:
         # Workers read ahead by themselves, and must not be started from another thread.
         batches = batches if loader.num_workers else prefetch(batches)
         try:
-            for found in in_order(results, batches, count, count):
+            for found in in_order(results, batches, count, count, self._threads):
                 yield from found
         finally:
             torch.set_num_threads(threads)  # New threads start with what was set last.

@@ -47,7 +47,9 @@ class DepthBranch(nn.Module):
         channels: the input's beyond RGB, [N,C-3,H,W]. Where all depth codes are 0, the depth is
         missing, or at the end of their range: the branch is told so in one more channel.
         """
-        valid = (channels[:, self.codes] > 0).any(1, keepdim=True)
+        # Without a list as index, which would be sent to a GPU, and waited for, in each step.
+        codes = torch.stack([channels[:, place] for place in self.codes], 1)
+        valid = (codes > 0).any(1, keepdim=True)
         maps = [torch.cat([channels, valid.to(channels.dtype)], 1)]
         for block in self.blocks:
             maps.append(block(maps[-1]))

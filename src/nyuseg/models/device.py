@@ -16,6 +16,9 @@ Network = TypeVar("Network", bound=torch.nn.Module)
 LIBRARIES = ("torch", "timm", "segmentation-models-pytorch", "albumentations", "ttach", "numpy")
 
 
+# How memory that is full is told by the processor's allocator, cuBLAS, cuDNN.
+FULL = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
 # Batches that a processor predicts side by side, at most: each takes some 0.2 GB for Exp060.
 STREAMS = 4
 
@@ -97,8 +100,12 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch failed for lack of memory; its allocator on a processor has no own class."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Whether torch failed for lack of memory.
+
+    Its allocator on a processor has no class of its own for that, and the libraries of a GPU say
+    it in their own words.
+    """
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in FULL)
 
 
 def free_memory(device: torch.device) -> None:

@@ -1,5 +1,7 @@
 """The report's losses, cross entropy plus a tenth of the L1 of the depth, and what may be added."""
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from segmentation_models_pytorch.losses import (
@@ -102,11 +104,15 @@ def pixel_weights(label: torch.Tensor, options: Train) -> torch.Tensor:
         return valid
     weights = valid.float()
     if options.class_weights is not None:
-        table = torch.tensor(options.class_weights, device=label.device)
-        weights = weights * table[label.where(valid, 0)]
+        weights = weights * _table(options.class_weights, label.device)[label.where(valid, 0)]
     if options.boundary_weight != 1:
         weights = weights.where(~_at_boundary(label, valid), weights * options.boundary_weight)
     return weights
+
+
+@cache  # A copy to a GPU in each step would be waited for.
+def _table(class_weights: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    return torch.tensor(class_weights, device=device)
 
 
 def _at_boundary(label: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,8 @@
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from itertools import repeat
 from typing import Any, TypeVar
 
@@ -12,18 +13,23 @@ Result = TypeVar("Result")
 
 
 def in_order(
-    function: Callable[[Item], Result], items: Iterable[Item], threads: int, depth: int
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    threads: int,
+    depth: int,
+    pool: ThreadPoolExecutor | None = None,
 ) -> Generator[Result]:
     """Yield function(item) for each item, in their order, computed by `threads` threads.
 
     At most `depth` results wait beyond the one in use. An exception of `function` is raised where
-    its result is due. Left early, it waits for what is being computed and computes no more.
+    its result is due. Left early, it waits for what is being computed and computes no more. pool:
+    threads that stay for the next call, instead of some of its own.
     """
-    with ThreadPoolExecutor(threads) as pool:
+    with nullcontext(pool) if pool else ThreadPoolExecutor(threads) as workers:
         waiting: deque[Future[Result]] = deque()
         try:
             for item in items:
-                waiting.append(pool.submit(function, item))
+                waiting.append(workers.submit(function, item))
                 if len(waiting) > depth:
                     yield waiting.popleft().result()
             while waiting:
@@ -31,6 +37,7 @@ def in_order(
         finally:
             for future in waiting:
                 future.cancel()
+            wait(waiting)
 
 
 def prefetch(items: Iterable[Item], depth: int = 1) -> Iterator[Item]:
