@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -25,6 +26,25 @@ def test_no_more_than_the_bound_is_computed_ahead() -> None:
 
     for item in in_order(note, range(50), 2, 3):
         assert len(started) <= item + 4
+
+
+def test_threads_that_are_given_stay_and_what_they_still_compute_is_waited_for() -> None:
+    used, ended = set(), []
+
+    def work(item: int) -> int:
+        used.add(threading.get_ident())
+        time.sleep(0.02)
+        ended.append(item)
+        return item
+
+    with ThreadPoolExecutor(1) as pool:
+        assert list(in_order(work, range(3), 1, 1, pool)) == [0, 1, 2]
+        some = in_order(work, range(50), 1, 5, pool)
+        next(some)
+        some.close()
+        begun = len(ended)
+        assert list(in_order(work, [7], 1, 1, pool)) == [7]
+    assert len(used) == 1 and ended[begun:] == [7] and begun < 50
 
 
 def test_the_next_item_is_made_while_this_one_is_used() -> None:
