@@ -62,7 +62,7 @@ test: .venv/installed
 	$(BIN)/python -m pytest
 
 # A process for each core, each with one thread. Quick are the tests that do not train.
-SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 QUICK := $(SIDE_BY_SIDE) -m "not slow"
 quick: .venv/installed
 	$(QUICK)

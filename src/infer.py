@@ -37,8 +37,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     formats = parse_formats(options.format) if options.format else None
     require_safe_name(options.experiment, "--experiment")
-    import torch
-
     from nyuseg.evaluation.history import number
     from nyuseg.experiment.folder import open_experiment
     from nyuseg.experiment.training_data import require_input
@@ -59,9 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{name}: folds [{fold_list(folds)}], flip TTA {views}, data {root}")
     known = (experiment, folds, options.tta)
     elsewhere = OnRay(options.ray, *known) if options.ray is not None else None
-    # There the networks here only answer for what they are.
-    devices = [torch.device("cpu")] if elsewhere else pick_devices()
-    manifest = infer(*known, root, folder, formats, devices, elsewhere)
+    manifest = infer(*known, root, folder, formats, pick_devices(), elsewhere)
     cv = manifest.cv
     print(f"{manifest.images} images in {manifest.seconds} s, every file decoded and compared")
     if cv or not uncovered(folds):

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 from ray.cluster_utils import Cluster
+from tiny_data import write_tiny_folder
 
 import train_folds
 from nyuseg.utils import ray_cluster
@@ -23,11 +24,20 @@ SAME = ("weights.safetensors", "oof_probs.npy", "oof_depth.npy", "oof_ids.txt", 
 EPOCHS = 8
 
 
-@pytest.fixture
-def work(tiny_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data and serial/, what a run of one process has left; it changes nothing."""
+    work = tmp_path_factory.mktemp("ray")
+    write_tiny_folder(work / "data", [(32, 48)] * 9, list("aabbccdde"), [(32, 48)] * 5 + [(48, 32)])
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    words = command(work, "serial")
+    subprocess.run(words, check=True, capture_output=True, env=environment)
+    return work
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    tiny_folder(tmp_path / "data", [(32, 48)] * 9, list("aabbccdde"), [(32, 48)] * 5 + [(48, 32)])
-    return tmp_path
 
 
 @pytest.fixture
@@ -87,7 +97,6 @@ def require_same(work: Path, one: str, other: str) -> None:
 def test_a_killed_task_is_run_again_and_the_files_are_those_of_one_process(
     work: Path, monkeypatch
 ) -> None:
-    subprocess.run(command(work, "serial"), check=True, capture_output=True)
     # Also on a machine that knows of a cluster, which may be gone.
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     child = started(*command(work, "ray", "--ray", "local"))
@@ -115,28 +124,27 @@ def test_a_killed_task_is_run_again_and_the_files_are_those_of_one_process(
 
 @pytest.mark.slow
 def test_what_a_removed_node_trained_is_gone_on_with_on_another(work: Path, cluster) -> None:
-    subprocess.run(command(work, "serial"), check=True, capture_output=True)
-    child = started(*command(work, "ray", "--ray", cluster.address))
+    child = started(*command(work, "removed", "--ray", cluster.address))
     until_both_train(child)
     cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
     printed = child.stdout.read()
     assert child.wait() == 0, printed
     assert re.search(r"fold \d: encoder tu-test_resnet, going on after epoch", printed)
-    require_same(work, "serial", "ray")
+    require_same(work, "serial", "removed")
 
 
 @pytest.mark.slow
 def test_a_signal_stops_all_tasks_with_their_state_kept(work: Path) -> None:
-    child = started(*command(work, "ray", "--ray", "local", epochs=2000))
+    child = started(*command(work, "stopped", "--ray", "local", epochs=2000))
     until_both_train(child)
     child.send_signal(signal.SIGINT)
     printed = child.stdout.read()
     assert child.wait(60) == 130 and "stopped by SIGINT" in printed
-    mine = os.fsencode(work / "ray")
+    mine = os.fsencode(work / "stopped")
     commands = [one for path in Path("/proc").glob("[0-9]*/cmdline") for one in [text_of(path)]]
     assert not [one for one in commands if mine in one]
     for fold in (0, 1):
-        assert (work / f"ray/demo/fold_{fold}/last.pt").exists()
+        assert (work / f"stopped/demo/fold_{fold}/last.pt").exists()
 
 
 def text_of(path: Path) -> bytes:

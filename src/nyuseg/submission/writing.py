@@ -77,6 +77,8 @@ def infer(
     usable = usable_formats(root, formats or list(FILES), asked=formats is not None)
     if any(part.experiment.config.data.uses_depth for part in experiment.parts):
         require_depth(root, "test", f"{config.name} was trained to see them")
+    if elsewhere:  # Then the networks here only answer for what they are.
+        device = torch.device("cpu")
     predictor, hashes = load_predictor(experiment, folds, device, tta)
     source, ids = FrameFolder(root, "test"), list_ids(root, "test")
     predict = (lambda _, ids: elsewhere.predict(hashes, source, ids)) if elsewhere else None
