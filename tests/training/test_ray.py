@@ -15,6 +15,10 @@ from ray.cluster_utils import Cluster
 from tiny_data import write_tiny_folder
 
 import train_folds
+from nyuseg.config.sections import Compute
+from nyuseg.data.frames import FrameFolder
+from nyuseg.experiment.folder import Experiment
+from nyuseg.inference import ray_prediction
 from nyuseg.utils import ray_cluster
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT
@@ -233,3 +237,36 @@ def test_an_empty_address_is_no_cluster_and_not_this_process() -> None:
 def test_two_ways_to_train_side_by_side_are_one_too_many() -> None:
     with pytest.raises(UserError, match="--parallel and --ray: one of them"):
         train_folds.main(["--fold", "0", "--parallel", "2", "--ray", "local"])
+
+
+def test_a_node_with_other_weights_is_an_error(monkeypatch, tmp_path: Path) -> None:
+    answer = ray_prediction.Answer([], {"0": "other"}, {"device": "cuda"})
+    fakes = {
+        "join_cluster": lambda _: None,
+        "alive": lambda _: [{"Resources": {"CPU": 2.0}}],
+        "share_of": lambda *_: Share(0, 2),
+        "require_seen": lambda *_: None,
+        "_answers": lambda *_: iter([answer]),
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(ray_prediction, name, fake)
+    config = SimpleNamespace(tta=SimpleNamespace(views=[1, 2]), compute=Compute())
+    experiment = Experiment(tmp_path, config, None, tmp_path)
+    elsewhere = ray_prediction.OnRay("local", experiment, [0], True)
+    source = FrameFolder(tmp_path, "test")
+    with pytest.raises(UserError, match=r"a node sees other weights at .*; put it on a disk"):
+        list(elsewhere.predict({"0": "mine"}, source, ["a", "b"]))
+    list(elsewhere.predict({"0": "other"}, source, ["a", "b"]))
+    assert elsewhere.environment == {"device": "cuda"}
+
+
+def test_the_images_are_parted_in_whole_batches() -> None:
+    config = SimpleNamespace(
+        tta=SimpleNamespace(views=[1, 2]), compute=Compute(predict_batch_size=6)
+    )
+    ids = [str(n) for n in range(50)]
+    elsewhere = ray_prediction.OnRay("local", SimpleNamespace(config=config), [0], True)
+    parts = elsewhere._parts(ids, Share(0, 2), slots=2)
+    assert [one for part in parts for one in part] == ids
+    assert {len(part) % 3 for part in parts[:-1]} == {0} and len(parts) > 4
+    assert len(elsewhere._parts(ids, Share(1, 2), slots=4)) == 4  # One for each GPU.
