@@ -62,8 +62,8 @@ test: .venv/installed
 	$(BIN)/python -m pytest
 
 # A process for each core, each with one thread. Quick are the tests that do not train.
-SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
-QUICK := $(SIDE_BY_SIDE) -m "not slow"
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
+QUICK := $(SIDE_BY_SIDE) -n auto -m "not slow"
 quick: .venv/installed
 	$(QUICK)
 
@@ -72,9 +72,9 @@ coverage: .venv/installed
 	$(QUICK) --cov=nyuseg --cov-report=
 	$(BIN)/coverage report --sort=cover | sed -n '1,12p;$$p'
 
-# The rest.
+# The rest. They wait for processes that they start, so that one more fills the cores.
 slow: .venv/installed
-	$(SIDE_BY_SIDE) -m slow
+	$(SIDE_BY_SIDE) -n $$(($$($(BIN)/python -c 'import os; print(os.cpu_count())') + 1)) -m slow
 
 lint: .venv/installed
 	$(BIN)/ruff check src tests benchmarks

@@ -14,6 +14,7 @@ import pytest
 from ray.cluster_utils import Cluster
 from tiny_data import write_tiny_folder
 
+import infer
 import train_folds
 from nyuseg.config.sections import Compute
 from nyuseg.data.frames import FrameFolder
@@ -111,12 +112,15 @@ def test_a_killed_task_is_run_again_and_the_files_are_those_of_one_process(
     require_same(work, "serial", "ray")
     assert "fold 1: encoder tu-test_resnet, going on after epoch" in printed
     assert printed.count("Out-of-fold scores of demo") == 1  # Pooled once, at the end.
-    infer = [sys.executable, str(PROJECT / "src/infer.py"), "--experiment", "demo", "--tta"]
-    for name, words in (("one", []), ("shared", ["--ray", "local"])):
-        where = ["--oof", "serial", "--submissions", name]  # A task runs in another folder.
-        done = subprocess.run([*infer, *where, *words], cwd=work, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert ("6 images in 6 parts on 1 node(s)" in done.stdout) == (name == "shared")
+    words = ["--experiment", "demo", "--tta", "--oof", "serial", "--submissions"]
+    monkeypatch.chdir(work)  # A task runs in another folder.
+    infer.main([*words, "one"])
+    script = [sys.executable, str(PROJECT / "src/infer.py")]
+    done = subprocess.run(
+        [*script, *words, "shared", "--ray", "local"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "6 images in 6 parts on 1 node(s)" in done.stdout
     files = sorted(path.name for path in (work / "one/demo_tta").iterdir())
     assert len(files) >= 4 and files == sorted(
         path.name for path in (work / "shared/demo_tta").iterdir()

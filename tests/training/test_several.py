@@ -17,9 +17,8 @@ SETTINGS += ["train.epochs=1", "folds.count=2", "compute.precision=fp32"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parallel", [[], ["--parallel", "2"]])
 def test_seeds_are_experiments_with_the_files_of_each_alone(
-    tiny_folder, tmp_path: Path, monkeypatch, capfd, parallel: list[str]
+    tiny_folder, tmp_path: Path, monkeypatch, capfd
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     tiny_folder(tmp_path / "data", [(32, 48)] * 6, list("aabbcd"))
@@ -30,7 +29,7 @@ def test_seeds_are_experiments_with_the_files_of_each_alone(
         train_folds.main(["--fold", "all", "--config", str(DEMO), *where, *sets, *words])
         return capfd.readouterr().out
 
-    printed = train("both", "--seeds", "7,3", *parallel)
+    printed = train("both", "--seeds", "7,3")
     assert "demo_seed3 fold 1" in printed and printed.count("Out-of-fold scores of demo_seed") == 2
     train("alone", "--set=seed=3", "--set=name=demo_seed3")
     for fold in (0, 1):
@@ -41,7 +40,7 @@ def test_seeds_are_experiments_with_the_files_of_each_alone(
         assert one.read_bytes() == other.read_bytes()
     scores = [read_json(tmp_path / f"both/demo_seed{seed}/cv.json")["miou"] for seed in (3, 7)]
     assert scores[0] != scores[1]
-    again = train("both", "--seeds", "7,3", *parallel)
+    again = train("both", "--seeds", "7,3")
     assert "demo_seed7 fold 0: already finished, skipped" in again
 
 
