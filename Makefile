@@ -72,9 +72,9 @@ coverage: .venv/installed
 	$(QUICK) --cov=nyuseg --cov-report=
 	$(BIN)/coverage report --sort=cover | sed -n '1,12p;$$p'
 
-# The rest. They wait for processes that they start, so that one more fills the cores.
+# The rest.
 slow: .venv/installed
-	$(SIDE_BY_SIDE) -n $$(($$($(BIN)/python -c 'import os; print(os.cpu_count())') + 1)) -m slow
+	$(SIDE_BY_SIDE) -n auto -m slow
 
 lint: .venv/installed
 	$(BIN)/ruff check src tests benchmarks

@@ -25,18 +25,19 @@ def test_without_a_gpu_it_says_so_in_one_line(monkeypatch) -> None:
 
 
 @pytest.mark.slow
-def test_every_part_runs_and_the_recipes_make_a_table() -> None:
+def test_the_parts_run_and_the_recipes_make_a_table() -> None:
     # Float16 changes what the library takes for the device's best: a process of its own.
-    names = ["float16", "all GPUs", "configs/exp060.yaml"]
+    names = ["float16", "configs/exp060.yaml"]
     done = run("--try", *[word for name in names for word in ("--only", name)])
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     checks = gpu_parts.CHECKS
-    lines += [part(True) for name, part in checks.items() if name not in names]
+    # Several processes are tests/training/test_team.py's.
+    lines += [part(True) for name, part in checks.items() if name not in (*names, "all GPUs")]
     lines += [gpu_parts.five_folds(True)]
     for said in (
         *("a step's gradients differ", "in which nothing waited", "probabilities differ by"),
-        *("overflowed and were skipped", "2 processes train as one", "8 and 16 images"),
+        *("overflowed and were skipped", "8 and 16 images"),
     ):
         assert sum(said in line for line in lines) == 1, said
     head, rule, row = (line for line in lines if line.startswith("|"))
