@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from statistics import median
 
+from workers import cores
+
 PROJECT = Path(__file__).resolve().parents[1]
 SAME = ("weights.safetensors", "oof_probs.npy", "oof_depth.npy", "checkpoints.npz")
 BAR = 1.3
@@ -54,8 +56,7 @@ def command(work: Path, data: Path, name: str, settings: list[str], folds: int) 
 
 def compare(work: Path, data: Path, settings: list[str], rounds: int) -> tuple[float, list[str]]:
     """Median ratio of the times, and the files that differ."""
-    has = hasattr(os, "sched_getaffinity")
-    folds = min(5, len(os.sched_getaffinity(0)) if has else os.cpu_count() or 1)
+    folds = min(5, cores())
     ratios = []
     for number in range(1, rounds + 1):
         times = []

@@ -323,9 +323,9 @@ def recipe_row(path: Path, small: bool) -> str:
     with unless_full():
         usual, usual_memory = pace(plain_step(config, pick_device()), batch, small)
     cells = [path.stem, batch, config.compute.accumulate, rate or FULL, usual or FULL]
-    cells += [rate / usual if rate and usual else "", *expected(config, card, rate)]
-    cells += ["" if number is None else number for number in (memory, usual_memory)]
-    texts = [f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in cells]
+    share, estimated = expected(config, card, rate)
+    cells += [rate / usual if rate and usual else "", share, memory, estimated, usual_memory]
+    texts = [f"{one:.3g}" if isinstance(one, float) else str(one or "") for one in cells]
     return f"| {' | '.join(texts)} |"
 
 

@@ -45,6 +45,21 @@ def test_the_parts_run_and_the_recipes_make_a_table() -> None:
     assert float(row.split("|")[4]) > 0 and float(row.split("|")[5]) > 0
 
 
+def test_each_figure_of_a_recipe_stands_below_its_name(monkeypatch) -> None:
+    answers = iter([(6.0, 3.5), (1.5, 7.25)])  # Ours, then the plain loop.
+    monkeypatch.setattr(gpu_parts, "pace", lambda *_: next(answers))
+    monkeypatch.setattr(gpu_parts, "expected", lambda *_: ("20%", "4.4"))
+    for name in ("ours_step", "plain_step"):
+        monkeypatch.setattr(gpu_parts, name, lambda *_: None)
+    row = gpu_parts.recipe_row(PROJECT / "configs/exp060.yaml", True)
+    names = [name.strip() for name in gpu_check.HEAD.split("\n")[1].strip("|").split("|")]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert list(zip(names, cells, strict=True))[3:] == [
+        *(("images/s", "6"), ("plain loop", "1.5"), ("ratio", "4"), ("share of peak", "20%")),
+        *(("memory, GB", "3.5"), ("estimated", "4.4"), ("plain loop", "7.25")),
+    ]
+
+
 def test_all_recipes_for_a_gpu_are_measured() -> None:
     found = gpu_check.recipes()
     assert "configs/exp060.yaml" in found and "configs/dinov3_vitl.yaml" in found
