@@ -130,6 +130,7 @@ def test_demo_is_the_same_recipe_in_small() -> None:
         (("rgb", "xy", "linear_depth"), 6, slice(3, 5)),
         (("rgb", "linear_depth", "log_depth", "xy", "inverse_depth"), 8, slice(5, 7)),
         (("rgb", "slopes", "xy"), 7, slice(5, 7)),
+        (("rgb", "height", "upward", "xy"), 7, slice(5, 7)),
     ],
 )
 def test_channels_are_counted(channels: tuple[str, ...], count: int, xy: slice | None) -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nyuseg.data.folds import _deal_out, fold_table, read_folds, split_by_scene, write_folds
+from nyuseg.data.fold_split import _deal_out, split_by_scene
+from nyuseg.data.folds import fold_table, read_folds, write_folds
 from nyuseg.experiment.folder import Experiment, open_experiment
 from nyuseg.utils.errors import UserError
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from nyuseg.data.fold_split import split_by_scene
 from nyuseg.data.folds import (
     NYUV2_FOLDS,
     NYUV2_SCENES,
@@ -13,7 +14,6 @@ from nyuseg.data.folds import (
     leak_notice,
     read_folds,
     read_scenes,
-    split_by_scene,
     write_folds,
 )
 from nyuseg.utils.errors import UserError

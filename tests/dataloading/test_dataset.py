@@ -15,6 +15,7 @@ from nyuseg.config.schema import Config
 from nyuseg.data.depth import inverse_depth, linear_depth, log_depth
 from nyuseg.data.frames import FrameFolder, frame_path, write_png
 from nyuseg.dataloading.dataset import EpochSampler, PredictionSet, TrainingSet
+from nyuseg.dataloading.height import frame_geometry
 from nyuseg.dataloading.inputs import network_images, training_inputs
 from nyuseg.dataloading.letterbox import content_size
 from nyuseg.dataloading.loader import collate
@@ -94,12 +95,14 @@ def test_missing_depth_and_borders_are_not_valid(tiny_folder: TinyFolder, tmp_pa
         ["rgb", "linear_depth"],
         ["rgb", "log_depth", "xy"],
         ["rgb", "slopes", "inverse_depth"],
+        ["rgb", "upward", "slopes", "height", "log_depth"],
         ["rgb", "xy", "inverse_depth", "linear_depth", "log_depth"],
     ],
 )
 def test_channels_lie_in_the_configs_order(channels: list[str]) -> None:
     data = small_config(channels=channels, mean=[0.1, 0.2, 0.3], std=[0.5, 0.25, 2]).data
     frame = random_frame((5, 9))
+    frame |= frame_geometry(frame["depth"], ("height", "upward"))
     planes = network_images(collate([{**frame, "size": (5, 9)}]), data, torch.device("cpu"))[0]
     assert planes.dtype == torch.float32
     assert len(planes) == data.channel_count
@@ -111,6 +114,8 @@ def test_channels_lie_in_the_configs_order(channels: list[str]) -> None:
         "linear_depth": [linear_depth(frame["depth"])],
         "inverse_depth": [inverse_depth(frame["depth"])],
         "log_depth": [log_depth(frame["depth"])],
+        "height": [np.where(frame["height"] > 0, frame["height"] / 1500 - 1, 0).clip(max=1)],
+        "upward": [np.where(frame["upward"] > 0, (frame["upward"] - 128.0) / 127, 0)],
         "slopes": list(surface_slopes(depth, content_size((5, 9), data.size)[1], data.size[1])[0]),
     }
     wanted = np.stack([plane for channel in channels for plane in expected[channel]])

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from nyuseg.config.values import Channel, Colour, DepthUnit, Section, TextOrNull
+from nyuseg.config.values import GEOMETRY, Channel, Colour, DepthUnit, Section, TextOrNull
 
 
 def _width(channel: str) -> int:
@@ -24,7 +24,10 @@ class Data(Section):
 
     channels: tuple[Channel, ...] = ("rgb", "inverse_depth")
     """Input channels, rgb first. slopes: how the surface leans to the right and downwards, by the
-    depth and a Kinect's field of view. xy: the pixel's two coordinates, 0 to 1."""
+    depth and a Kinect's field of view. height: above the lowest point that the whole frame shows,
+    -1 there and 1 from 3 m on; upward: how far the surface faces upwards, 1 for a floor, -1 for a
+    ceiling; for both, gravity is found by the walls and the floor. xy: the pixel's two coordinates,
+    0 to 1."""
 
     mean: Colour | None = None
     """Mean of red, green and blue, in 0 to 1. null: what the encoder's pretrained weights were
@@ -71,6 +74,12 @@ class Data(Section):
     def uses_depth(self) -> bool:
         """Whether a channel is made of the depth."""
         return any(one not in ("rgb", "xy") for one in self.channels)
+
+    @property
+    def frame_kinds(self) -> tuple[str, ...]:
+        """What of a frame the channels are made of: image, perhaps depth, and of GEOMETRY."""
+        files = ("image", "depth")[: 1 + self.uses_depth]
+        return files + tuple(one for one in GEOMETRY if one in self.channels)
 
     @property
     def depth_channels(self) -> tuple[int, ...]:

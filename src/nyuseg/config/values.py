@@ -7,7 +7,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 # Stride of the decoder's grid: logits and probabilities are a quarter of the input's size.
 STRIDE = 4
 
-Channel = Literal["rgb", "inverse_depth", "linear_depth", "log_depth", "slopes", "xy"]
+Channel = Literal[
+    "rgb", "inverse_depth", "linear_depth", "log_depth", "slopes", "height", "upward", "xy"
+]
+# Channels that are made of the depth of the whole frame, before it is fitted or cropped.
+GEOMETRY = ("height", "upward")
 Colour = tuple[float, float, float]
 
 

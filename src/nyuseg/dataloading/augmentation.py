@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from nyuseg.config.augment import Augment
+from nyuseg.config.values import GEOMETRY
 from nyuseg.data.depth import changed_depth
 from nyuseg.data.frames import Frame
 from nyuseg.dataloading.letterbox import letterbox
@@ -23,13 +24,13 @@ KINECT_NOISE = 1.425e-6
 class Augmentation:
     """A native frame's training input as a function (frame, seed); equal seeds, equal result.
 
-    A frame holds image uint8 [H,W,3], label uint8 [H,W] and perhaps depth uint16 [H,W]. Colour is
-    interpolated, depth and label take the nearest pixel; pixels from outside the frame become
-    black, missing (0) and void (255). Without a zoom, crop or working size it is the report's:
-    the frame is letterboxed to `size`, then moved; with one of them, see ZoomCrop. Colour, blur and
-    noise change the image alone, and are drawn apart: they leave the geometry as it is without. So
-    do holes, noise and dropout of the depth; they leave `depth` and add `depth_seen`, what the
-    network is to see of it.
+    A frame holds image uint8 [H,W,3], label uint8 [H,W], perhaps depth uint16 [H,W] and kinds of
+    values.GEOMETRY. Colour is interpolated, the rest takes the nearest pixel; pixels from outside
+    the frame become black, missing (0) and void (255). Without a zoom, crop or working size it is
+    the report's: the frame is letterboxed to `size`, then moved; with one of them, see ZoomCrop.
+    Colour, blur and noise change the image alone, and are drawn apart: they leave the geometry as
+    it is without. So do holes, noise and dropout of the depth; they leave `depth` and add
+    `depth_seen`, what the network is to see of it.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Augmentation:
                 # A crop of the full size changes nothing; the report lists it, so it stays.
                 A.RandomCrop(height=size[0], width=size[1], p=0.5),
             ],
-            additional_targets={"depth": "mask"},
+            additional_targets=dict.fromkeys(("depth", *GEOMETRY), "mask"),
         )
         self.recolour = _recolour(options)
         self.spoil = SpoiltDepth(options) if options.spoils_depth else None

@@ -11,9 +11,11 @@ from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from nyuseg.config.schema import Config
 from nyuseg.config.sections import Data
+from nyuseg.config.values import GEOMETRY
 from nyuseg.data.depth import to_millimetres
 from nyuseg.data.frames import Frame
 from nyuseg.dataloading.copy_paste import paste
+from nyuseg.dataloading.height import frame_geometry
 from nyuseg.dataloading.inputs import Sample, input_key
 from nyuseg.dataloading.letterbox import letterbox
 from nyuseg.dataloading.rare import class_weights
@@ -23,6 +25,7 @@ from nyuseg.utils.errors import UserError
 ID_BYTES = 64
 MOST_WORKERS = 64
 PIXEL_BYTES = 6  # Image 3, depth 2, label 1.
+GEOMETRY_BYTES = {"height": 2, "upward": 1}
 
 
 class Source(Protocol):
@@ -51,8 +54,12 @@ def read_frame(source: Source, image_id: str, kinds: Sequence[str], data: Data) 
 class FrameSet(Dataset[Sample]):
     """Frames of a split, read one at a time; whatever goes wrong names the frame."""
 
-    def __init__(self, source: Source, ids: Sequence[str], data: Data) -> None:
+    def __init__(
+        self, source: Source, ids: Sequence[str], data: Data, kinds: Sequence[str] = ()
+    ) -> None:
         self.source, self.ids, self.data = source, list(ids), data
+        # What is made of the depth of each frame.
+        self.geometry = [kind for kind in kinds or data.frame_kinds if kind in GEOMETRY]
         # What each worker is reading, for the day that one dies: shared memory, by worker.
         self.reading = [RawArray("c", ID_BYTES) for _ in range(MOST_WORKERS)]
 
@@ -62,7 +69,12 @@ class FrameSet(Dataset[Sample]):
     @property
     def sample_bytes(self) -> int:
         """Bytes that the arrays of a sample take, at most."""
-        return PIXEL_BYTES * self.data.size[0] * self.data.size[1]
+        return self.pixel_bytes * self.data.size[0] * self.data.size[1]
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes that a pixel takes in all arrays of a sample, at most."""
+        return PIXEL_BYTES + sum(GEOMETRY_BYTES[kind] for kind in self.geometry)
 
     def _read(self, index: int, kinds: Sequence[str]) -> Frame:
         image_id = self.ids[index]
@@ -70,18 +82,22 @@ class FrameSet(Dataset[Sample]):
         if worker is not None:
             self.reading[worker.id % MOST_WORKERS].value = image_id.encode()[: ID_BYTES - 1]
         try:
-            return read_frame(self.source, image_id, kinds, self.data)
+            frame = read_frame(self.source, image_id, kinds, self.data)
         except (OSError, MemoryError, cv2.error) as error:
             where = self.source.root / self.source.split
             raise UserError(f"{where}: frame {image_id} cannot be read: {error}") from error
+        if self.geometry and "depth" in frame:  # Of the whole frame: a crop may show no floor.
+            frame |= frame_geometry(frame["depth"], self.geometry)
+        return frame
 
 
 class PredictionSet(FrameSet):
     """Frames of a split as the Predictor reads them, letterboxed into the network's input.
 
-    A sample: `image` uint8 [H,W,3], `depth` uint16 [H,W] in mm, `id`, `size` (native H, W). It
-    never reads a label. sizes: the input's; more of them give `image1`, `depth1`, ... as well, see
-    inputs.input_key. depth: whether to read it; default: when a channel is made of it.
+    A sample: `image` uint8 [H,W,3], `depth` uint16 [H,W] in mm and what frame_geometry makes of the
+    whole frame's, as far as asked for, `id`, `size` (native H, W). It never reads a label. sizes:
+    the input's; more of them give `image1`, `depth1`, ... as well, see inputs.input_key. kinds: see
+    Data.frame_kinds, which is the default.
     """
 
     def __init__(
@@ -90,15 +106,16 @@ class PredictionSet(FrameSet):
         ids: Sequence[str],
         data: Data,
         sizes: Sequence[tuple[int, int]] = (),
-        depth: bool | None = None,
+        kinds: Sequence[str] = (),
     ) -> None:
-        super().__init__(source, ids, data)
+        kinds = kinds or data.frame_kinds
+        super().__init__(source, ids, data, kinds)
         self.sizes = list(sizes) or [data.size]
-        self.depth = data.uses_depth if depth is None else depth
+        self.depth = "depth" in kinds
 
     @property
     def sample_bytes(self) -> int:
-        return PIXEL_BYTES * sum(height * width for height, width in self.sizes)
+        return self.pixel_bytes * sum(height * width for height, width in self.sizes)
 
     def __getitem__(self, index: int) -> Sample:
         frame = self._read(index, ("image", "depth")[: 1 + self.depth])
@@ -112,9 +129,9 @@ class PredictionSet(FrameSet):
 class TrainingSet(FrameSet):
     """Augmented training frames, addressed by (epoch, index).
 
-    A sample: config.training_kinds, like those of a PredictionSet, `label` uint8 [H,W] (255 void)
-    and, where augmentation spoils the depth, `depth_seen`. Augmentation is a function of (seed,
-    fold, epoch, index) alone, whatever worker makes it.
+    A sample: like one of a PredictionSet, with `label` uint8 [H,W] (255 void) and, where
+    augmentation spoils the depth, `depth_seen`. Augmentation is a function of (seed, fold, epoch,
+    index) alone, whatever worker makes it.
     """
 
     def __init__(self, source: Source, ids: Sequence[str], config: Config, fold: int) -> None:
@@ -133,7 +150,7 @@ class TrainingSet(FrameSet):
 
     @property
     def sample_bytes(self) -> int:
-        pixel = PIXEL_BYTES + 2 * self.config.augment.spoils_depth
+        pixel = self.pixel_bytes + 2 * self.config.augment.spoils_depth
         return pixel * self.config.training_size[0] * self.config.training_size[1]
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:

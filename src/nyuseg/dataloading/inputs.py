@@ -12,7 +12,9 @@ import numpy as np
 import torch
 
 from nyuseg.config.sections import Data
+from nyuseg.config.values import GEOMETRY
 from nyuseg.data.depth import inverse_depth, linear_depth, log_depth
+from nyuseg.dataloading.height import height_code, upward_code
 from nyuseg.dataloading.letterbox import content_size
 from nyuseg.dataloading.slopes import surface_slopes
 
@@ -22,6 +24,8 @@ DEPTH_CODES = {
     "linear_depth": linear_depth,
     "log_depth": log_depth,
 }
+
+_GEOMETRY_CODES = {"height": height_code, "upward": upward_code}
 
 
 def input_key(kind: str, number: int) -> str:
@@ -35,14 +39,15 @@ def network_images(
     """What the network sees of a batch of loader.collate: float32 [N,C,H,W], on the device.
 
     batch: `image` uint8 [N,H,W,3], `size`, the native ones, and, if a channel is made of it,
-    `depth` [N,H,W], the bits of uint16 millimetres as int16; number: which of the sizes that the
-    set was fitted to.
+    `depth`, the bits of uint16 millimetres as int16, and perhaps those of values.GEOMETRY, [N,H,W];
+    number: which of the sizes that the set was fitted to.
     """
     image = batch[input_key("image", number)].to(device, non_blocking=True)
     depth = None
     if data.uses_depth:
         depth = _millimetres(batch[input_key("depth", number)], device)
-    return network_input(image, depth, data, frame_widths(batch, data, device))
+    geometry = _geometry(batch, data, device, number)
+    return network_input(image, depth, data, frame_widths(batch, data, device), geometry)
 
 
 def training_inputs(batch: Sample, data: Data, device: torch.device) -> Sample:
@@ -61,9 +66,10 @@ def training_inputs(batch: Sample, data: Data, device: torch.device) -> Sample:
     width = frame_widths(batch, data, device)
     depth = _millimetres(batch["depth"], device)[:, None]
     seen = _millimetres(batch["depth_seen"], device) if "depth_seen" in batch else depth[:, 0]
+    geometry = _geometry(batch, data, device)
     return {
         **batch,
-        "image": network_input(image, seen, data, width),
+        "image": network_input(image, seen, data, width, geometry),
         "label": label,
         "depth": _look_up(_depth_table("linear_depth", device), depth),
         "depth_valid": depth > 0,
@@ -85,6 +91,16 @@ def frame_widths(batch: Sample, data: Data, device: torch.device) -> torch.Tenso
     return widths.to(device, non_blocking=True).view(-1, 1, 1)
 
 
+def _geometry(
+    batch: Sample, data: Data, device: torch.device, number: int = 0
+) -> dict[str, torch.Tensor]:
+    return {
+        kind: _millimetres(batch[input_key(kind, number)], device)
+        for kind in GEOMETRY
+        if kind in data.channels
+    }
+
+
 def _millimetres(depth: torch.Tensor, device: torch.device) -> torch.Tensor:
     # torch knows few operations on uint16: as int16, its upper half has turned negative.
     return depth.to(device, non_blocking=True).int() & 0xFFFF
@@ -95,16 +111,18 @@ def network_input(
     depth: torch.Tensor | None,
     data: Data,
     frame_width: torch.Tensor | float,
+    geometry: dict[str, torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Stack the channels that the config names: float32 [N,C,H,W] in channels-last memory.
 
     image: uint8 [N,H,W,3]; RGB is normalised by mean and standard deviation. depth: int32 [N,H,W]
     in millimetres, None when no channel is made of it; its codes lie in 0..1, missing = 0.
-    frame_width: of each whole frame in these pixels, see frame_widths. xy: the pixel's position in
-    the input, 0..1 from left to right and from top to bottom (Exp050).
+    frame_width: of each whole frame in these pixels, see frame_widths. geometry: int32 [N,H,W] of
+    the kinds of values.GEOMETRY, see height.py. xy: the pixel's position in the input, 0..1 from
+    left to right and from top to bottom (Exp050).
     """
-    count, height, width, _ = image.shape
-    planes = torch.empty(count, height, width, data.channel_count, device=image.device)
+    count, rows, columns, _ = image.shape
+    planes = torch.empty(count, rows, columns, data.channel_count, device=image.device)
     place = 0
     for channel in data.channels:
         if channel == "rgb":
@@ -114,14 +132,19 @@ def network_input(
                 planes[..., k] = _look_up(table, image[..., k].int())
             place += 3
         elif channel == "xy":
-            planes[..., place] = _ramp(width, image.device)
-            planes[..., place + 1] = _ramp(height, image.device)[:, None]
+            planes[..., place] = _ramp(columns, image.device)
+            planes[..., place + 1] = _ramp(rows, image.device)[:, None]
             place += 2
         elif channel == "slopes":
             assert depth is not None
             slopes = surface_slopes(depth, frame_width, data.size[1])
             planes[..., place : place + 2] = slopes.permute(0, 2, 3, 1)
             place += 2
+        elif channel in GEOMETRY:
+            assert depth is not None and geometry is not None
+            code = _GEOMETRY_CODES[channel](geometry[channel])
+            planes[..., place] = code * (depth > 0)  # Augmentation may have hidden it.
+            place += 1
         else:
             assert depth is not None  # See Data.uses_depth.
             planes[..., place] = _look_up(_depth_table(channel, image.device), depth)

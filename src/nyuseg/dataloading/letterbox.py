@@ -23,9 +23,9 @@ def content_size(native: tuple[int, int], size: tuple[int, int]) -> tuple[int, i
 def letterbox(frame: dict[str, np.ndarray], size: tuple[int, int]) -> dict[str, np.ndarray]:
     """Scale and pad the arrays of a frame to `size`.
 
-    frame: image uint8 [H,W,3], depth uint16 [H,W] and possibly label uint8 [H,W]. Colour is
-    interpolated (averaged when shrinking); depth and label take the nearest pixel, because a mean
-    of two depths or of two class ids belongs to neither surface. Padding: black, missing, void.
+    frame: image uint8 [H,W,3], and perhaps depth uint16, label uint8 and others, [H,W]. Colour is
+    interpolated (averaged when shrinking); the rest takes the nearest pixel, because a mean of two
+    depths or of two class ids belongs to neither surface. Padding: black, missing, void.
     Arrays that need neither come back as they are, not copied.
     """
     native = frame["image"].shape[:2]

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from nyuseg.config.augment import Augment
+from nyuseg.config.values import GEOMETRY
 from nyuseg.data.classes import VOID
 from nyuseg.data.depth import changed_depth
 from nyuseg.data.frames import Frame
@@ -52,10 +53,10 @@ class ZoomCrop:
         self.crop = options.crop or self.working
 
     def __call__(self, native: Frame, random: np.random.Generator) -> Frame:
-        """The input of a native frame: image uint8 [H,W,3], label uint8 [H,W] and perhaps depth
-        uint16 [H,W], of the crop's size, and how much larger than predicted it is, `zoom`, float32
-        []. Where a crop holds no labelled pixel, or not the rare class that it is laid around,
-        others are tried."""
+        """The input of a native frame: image uint8 [H,W,3], label uint8 [H,W], perhaps depth uint16
+        [H,W] and kinds of values.GEOMETRY, of the crop's size, and how much larger than predicted
+        it is, `zoom`, float32 []. Where a crop holds no labelled pixel, or not the rare class that
+        it is laid around, others are tried."""
         for _ in range(TRIES):
             place = self._rare_place(native["label"], random)
             motion = self._draw(native["image"].shape[:2], random, place)
@@ -68,6 +69,9 @@ class ZoomCrop:
             if self.options.zoom_depth:
                 depth = changed_depth(depth, depth / np.float32(motion.zoom))
             frame["depth"] = depth
+        for kind in GEOMETRY:
+            if kind in native:
+                frame[kind] = self._warp(native[kind], motion.matrix, cv2.INTER_NEAREST, 0)
         frame["zoom"] = np.array(motion.zoom, np.float32)
         return frame
 

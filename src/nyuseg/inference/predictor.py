@@ -83,7 +83,8 @@ class Predictor:
         self.ensembles, self.config = list(ensembles), config or ensembles[0].config
         self.devices = self.ensembles[0].devices
         self.sizes = largest_first(ensemble.config.data.size for ensemble in self.ensembles)
-        self.uses_depth = any(ensemble.config.data.uses_depth for ensemble in self.ensembles)
+        # Of any of them: each has the image, and one with a height has a depth, too.
+        self.kinds = max((one.config.data.frame_kinds for one in self.ensembles), key=len)
         gpu = self.devices[0].type == "cuda"
         self.batch_size = images_at_once(self.config, self.view_count, gpu)
         self._loader: tuple[PredictionSet, DataLoader[Sample]] | None = None
@@ -94,6 +95,11 @@ class Predictor:
         """From now on average only the first so many models and views of each experiment."""
         for ensemble in self.ensembles:
             ensemble.limit(models, views)
+
+    @property
+    def uses_depth(self) -> bool:
+        """Whether any of them sees the depth."""
+        return "depth" in self.kinds
 
     @property
     def model_count(self) -> int:
@@ -144,7 +150,7 @@ class Predictor:
         return collate([frames[index] for index in range(len(frames))])
 
     def _frames(self, source: Source, ids: Sequence[str]) -> PredictionSet:
-        return PredictionSet(source, ids, self.config.data, self.sizes, self.uses_depth)
+        return PredictionSet(source, ids, self.config.data, self.sizes, self.kinds)
 
     def _stream(
         self,
