@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     paths = [find(path) for path in options.config or [str(PROJECT / "configs/exp060.yaml")]]
     configs = load_configs(paths, options.overrides, parse_seeds(options.seeds))
     folds = parse_folds(options.fold, *(config.folds for config in configs))
-    count = parse_parallel(options.parallel)
+    parallel = parse_parallel(options.parallel)
     if None not in (options.parallel, options.ray):
         raise UserError("--parallel and --ray: one of them; Ray shares the devices out by itself")
     root = find(options.input)
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     if options.part:
         follow_parent()
-    engine = pick_engine(Path(__file__).resolve(), options.parallel, count, options.ray)
+    engine = pick_engine(Path(__file__).resolve(), parallel, options.ray)
     oof = Path(options.oof)
     train(configs, folds, root, oof, options.fresh, engine, scored=not options.part)
 

@@ -50,9 +50,11 @@ def _refusal(text: str, words: dict[str, str]) -> UserError:
 
 
 def parse_parallel(text: str | None) -> int | None:
-    """Processes that `--parallel` means; None for auto and without it. Raises UserError."""
-    if text in (None, "auto"):
+    """Folds at a time that `--parallel` means: None without it, 0 for auto. Raises UserError."""
+    if text is None:
         return None
+    if text == "auto":
+        return 0
     if not text.isdecimal() or not int(text):
         raise UserError(f"--parallel {text}: expected a number from 1 on, or auto")
     return int(text)

@@ -45,6 +45,13 @@ class Job:
         """How lines about it begin: `fold 3`, or `exp060 fold 3`."""
         return f"{self.experiment.config.name} " * self.named + f"fold {self.fold}"
 
+    def is_finished(self) -> bool:
+        """Whether nothing is left to train; then a line says so."""
+        finished = self.experiment.is_finished(self.fold)
+        if finished:
+            print(f"{self.label}: already finished, skipped")
+        return finished
+
     def command(self, script: Path) -> list[str]:
         """What trains it: train_folds.py with the configuration that its experiment keeps."""
         folder = self.experiment.folder.resolve()

@@ -114,15 +114,8 @@ def _train_all(
 
 def _unfinished(experiments: Sequence[Experiment], folds: Sequence[Fold], named: bool) -> list[Job]:
     """What is left to train; a line about each fold that is not. named: see Job."""
-    jobs = []
-    for experiment in experiments:
-        for fold in folds:
-            job = Job(experiment, fold, named=named)
-            if experiment.is_finished(fold):
-                print(f"{job.label}: already finished, skipped")
-            else:
-                jobs.append(job)
-    return jobs
+    jobs = [Job(experiment, fold, named) for experiment in experiments for fold in folds]
+    return [job for job in jobs if not job.is_finished()]
 
 
 def _begin(
@@ -161,13 +154,11 @@ def _train_in_team(
     experiment = open_experiment(config.name, oof, root=root)
     numbered = [fold for fold in folds if isinstance(fold, int)]
     for fold in folds:
-        if not team.agree(experiment.is_finished(fold)):
+        if not team.agree(team.is_first and Job(experiment, fold).is_finished()):
             with experiment.lock(fold) if team.is_first else nullcontext():
                 FoldTrainer(experiment, fold, device, team=team).run()
                 if team.is_first:
                     _finish(experiment, fold, device)
-        elif team.is_first:
-            print(f"fold {fold}: already finished, skipped")
         if team.is_first and fold in numbered[-1:]:
             _score(experiment, device)
         team.wait()
@@ -195,8 +186,7 @@ def one_by_one(jobs: Sequence[Job], device: torch.device) -> None:
         if job.named:
             print(f"{job.label}:")
         with experiment.lock(fold):
-            if experiment.is_finished(fold):  # Since, by another process.
-                print(f"{job.label}: already finished, skipped")
+            if job.is_finished():  # Since, by another process.
                 continue
             FoldTrainer(experiment, fold, device, len(jobs) - place).run()
             _finish(experiment, fold, device)

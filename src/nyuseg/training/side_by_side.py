@@ -19,10 +19,10 @@ from nyuseg.utils.cores import cores
 from nyuseg.utils.signals import POLL_S, stop_if_asked
 
 
-def side_by_side(script: Path, count: int | None) -> TrainEach:
+def side_by_side(script: Path, count: int) -> TrainEach:
     """What trains folds by `script`, train_folds.py, so many at a time; see train_side_by_side.
 
-    count: None for one on each GPU, or on each core without one.
+    count: 0 for one on each GPU, or on each core without one.
     """
 
     def train_each(jobs: Sequence[Job]) -> None:
