@@ -73,6 +73,7 @@ INGREDIENTS: dict[str, tuple[str, ...]] = {
     "no depth head": ("model.depth_head=false",),
     "depth filters from zero": ("model.input_init=zeros",),
     "slopes too": ("data.channels=[rgb,inverse_depth,slopes]",),
+    "heights too": ("data.channels=[rgb,inverse_depth,height,upward]",),
     "coordinates too": ("data.channels=[rgb,inverse_depth,xy]",),
     "depth branch": ("model.fusion=branch",),
     "two streams": ("model.fusion=two_stream", "train.epochs=3"),
@@ -131,6 +132,9 @@ for _without in (None, *BEST):
         *(change for part in _parts for change in part),
         f"train.epochs={_epochs}",
     )
+# Added to it later, when the others of it were known; the file has both.
+HEIGHTS = "data.channels=[rgb,inverse_depth,slopes,height,upward]"
+INGREDIENTS["best and heights"] = (*INGREDIENTS["best without slopes"], HEIGHTS)
 # What the others are compared with, and by which checkpoint: the one that its file predicts with.
 REFERENCES = {"base": "last", "best": "ema"}
 # An arm that is further than this below the base with its first seed gets no others.

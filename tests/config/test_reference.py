@@ -20,7 +20,7 @@ train.layer_decay train.weight_decay train.decay_all train.clip_norm
 train.label_smoothing train.class_weights train.boundary_weight train.lovasz train.dice
 train.soft_iou train.aux_loss train.depth_loss train.ema train.mean_last
 folds.count folds.group folds.full
-predict.checkpoint
+predict.checkpoint predict.balance
 compute.workers compute.precision compute.accumulate compute.checkpointing compute.compile
 compute.cache compute.predict_batch_size compute.tensorboard
 tta.views

@@ -14,6 +14,10 @@ class Predict(Section):
     """The best epoch (chosen on the images that it is then scored on), the last one, or an average
     of the weights that train.ema or train.mean_last keeps."""
 
+    balance: float = Field(0, ge=0, le=1)
+    """Power of each class's share of the training pixels by which its probability is divided, so
+    that rare classes are predicted more often; 0: not at all. The losses do not know of it."""
+
 
 class View(Section):
     """A test-time view: mirrored, scaled or both."""

@@ -143,7 +143,7 @@ class TrainingSet(FrameSet):
         self.config, self.fold = config, fold
         options = config.augment
         self.weights = None
-        if options.rare_crop or options.copy_paste:
+        if options.rare_crop or options.copy_paste or config.predict.balance:
             labels = (self._read(index, ("label",))["label"] for index in range(len(self)))
             self.weights = class_weights(labels)
         self.augment = Augmentation(options, config.data.size, self.weights)

@@ -11,17 +11,25 @@ from nyuseg.config.sections import Data, Model
 from nyuseg.experiment.fold_files import FoldFiles
 from nyuseg.experiment.records import WeightsRecord
 from nyuseg.models.auxiliary_head import PREFIX
+from nyuseg.models.balance import add_offsets
 from nyuseg.models.network import load_network
 from nyuseg.models.tensors import read_tensors
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import sha256_file, write_bytes
 
 
-def release_weights(files: FoldFiles, model_state: dict[str, Any], facts: dict[str, Any]) -> None:
+def release_weights(
+    files: FoldFiles,
+    model_state: dict[str, Any],
+    facts: dict[str, Any],
+    offsets: torch.Tensor | None = None,
+) -> None:
     """Write the weights of a fold and, after them, their record.
 
-    facts: what the WeightsRecord holds besides their hash.
+    facts: what the WeightsRecord holds besides their hash. offsets: see balance.class_offsets.
     """
+    if offsets is not None:
+        model_state = add_offsets(model_state, offsets)
     # Copies: a file holds no tensor under two names, as some encoders do. What predicts needs no
     # auxiliary head.
     plain = {

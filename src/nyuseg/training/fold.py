@@ -22,6 +22,7 @@ from nyuseg.experiment.folder import Experiment
 from nyuseg.experiment.training_data import training_frames, training_ids
 from nyuseg.inference.ensemble import Ensemble, NotFiniteError
 from nyuseg.inference.predictor import Predictor
+from nyuseg.models.balance import balanced, class_offsets
 from nyuseg.models.device import environment
 from nyuseg.models.network import build_model
 from nyuseg.models.release import release_weights
@@ -77,12 +78,11 @@ class FoldTrainer:
         self.seconds = read_seconds(self.files.metrics)
         ids = training_ids(experiment, fold)
         self._make_network()  # Before frames are decoded: its weights may be missing.
-        every = self.config.compute.tensorboard
-        self.board = None
-        if every and team.is_first:
-            self.board = TensorBoard(self.files.tensorboard, every, self.epoch)
+        every = self.config.compute.tensorboard if team.is_first else None
+        self.board = TensorBoard(self.files.tensorboard, every, self.epoch) if every else None
         self.source = team.one_first(lambda: training_frames(experiment))
         self.train = TrainingSet(self.source, ids, self.config, self.number)
+        self.offsets = class_offsets(self.train.weights, self.config.predict.balance)
         self.valid_ids = experiment.ids(fold, held_out=True)
         self.scenes = experiment.table.set_index("image_id")["scene"][self.valid_ids]
         options = self.config.train
@@ -145,7 +145,7 @@ class FoldTrainer:
             "last": _score(last),
             "environment": environment(self.device, self.config.compute.precision),
         }
-        release_weights(self.files, averages.get(chosen, state["model"]), facts)
+        release_weights(self.files, averages.get(chosen, state["model"]), facts, self.offsets)
         self.files.previous.unlink(missing_ok=True)
 
     def _write_confusions(self, last: dict[str, Any], averages: dict[str, Any]) -> None:
@@ -204,7 +204,8 @@ class FoldTrainer:
 
     def _scores(self, look: Look | None = None) -> dict[str, Any]:
         self.model.eval()
-        return validate(self.predictor, self.source, self.valid_ids, look, self.team)
+        with balanced(self.model, self.offsets):
+            return validate(self.predictor, self.source, self.valid_ids, look, self.team)
 
     def _try_out(self) -> dict[str, Any]:
         """Predict one image, which shows whether the answer is finite; it is scored on none."""
