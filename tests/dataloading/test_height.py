@@ -1,6 +1,6 @@
 """Heights above the floor and which way surfaces face, of rooms whose answers are known."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,9 @@ from nyuseg.dataloading.height import LOWEST, find_gravity, frame_geometry
 from nyuseg.dataloading.inputs import network_images, training_inputs
 from nyuseg.dataloading.loader import collate
 from nyuseg.dataloading.slopes import FOCAL
+from nyuseg.inference.ensemble import Ensemble
+from nyuseg.inference.predictor import Predictor
+from nyuseg.models.network import build_model
 from nyuseg.models.normalisation import resolve_normalisation
 
 SIZE = (240, 320)
@@ -93,6 +96,18 @@ def test_what_is_missing_stays_missing_and_nothing_else_becomes_so() -> None:
     assert not nothing["height"].any() and not nothing["upward"].any()
 
 
+def test_far_errors_do_not_lower_the_floor() -> None:
+    depth, _, _ = room(20)
+    whole = frame_geometry(depth, ("height",))["height"]
+    depth[200:220, 40:200] = 60000
+    found = frame_geometry(depth, ("height",))["height"]
+    apart = np.ones(SIZE, bool)
+    apart[200:220, 40:200] = False
+    assert np.abs(found.astype(int) - whole)[apart].max() < 100
+    far = frame_geometry(np.full(SIZE, 30000, np.uint16), ("height",))["height"]
+    assert far.min() == 1 and far.max() > 10000
+
+
 @pytest.mark.parametrize("shape", [(2, 3), (32, 48), (1, 1)])
 def test_a_tiny_frame_has_heights(shape: tuple[int, int]) -> None:
     depth = np.random.default_rng(0).integers(500, 9000, shape).astype(np.uint16)
@@ -107,11 +122,11 @@ def test_without_surfaces_the_camera_is_level() -> None:
     assert find_gravity(slanted[:0]).tolist() == [0, 1, 0]
 
 
-def config_with(**augment: object) -> Config:
+def config_with(channels: Sequence[str] = CHANNELS, **augment: object) -> Config:
     given = {
         "name": "tiny",
-        "data": {"size": (96, 128), "channels": CHANNELS},
-        "model": {"encoder_weights": None},
+        "data": {"size": (96, 128), "channels": channels},
+        "model": {"encoder": "tu-test_resnet", "encoder_weights": None, "depth_head": False},
         "augment": {"rotate": 0, "scale": 0, "shift": 0, "flip": 0} | augment,
     }
     return resolve_normalisation(parse_config(given, "test"))
@@ -152,6 +167,24 @@ def test_the_predicted_frame_has_them_at_its_place(rooms: list[str], tmp_path: P
         assert np.abs(batch[number, 5, ::2, ::2].numpy() - wanted).max() < 0.15
         close = np.abs(batch[number, 3, ::2, ::2].numpy() - upward[1::5, 1::5]) < 0.15
         assert close.mean() > 0.8
+
+
+def test_each_experiment_of_a_blend_sees_its_own_channels(rooms: list[str], tmp_path: Path) -> None:
+    source = FrameFolder(tmp_path, "train")
+    kinds = [("rgb", "upward"), ("rgb",), ("rgb", "height", "inverse_depth")]
+    ensembles = []
+    for channels in kinds:
+        config = config_with(channels=channels)
+        torch.manual_seed(4)
+        network = build_model(config.model, config.data)
+        ensembles.append(Ensemble([network], config, CPU))
+    both = Predictor(ensembles)
+    assert set(both.read(source, rooms)) == {"id", "size", "image", "depth", "height", "upward"}
+    answer = both.answer(both.read(source, rooms))[0]
+    alone = [Predictor([one]) for one in ensembles]
+    each = torch.stack([one.answer(one.read(source, rooms))[0] for one in alone])
+    torch.testing.assert_close(answer, each.mean(0))
+    assert set(alone[1].read(source, rooms)) == {"id", "size", "image"}
 
 
 def test_a_mirrored_frame_is_seen_mirrored(rooms: list[str], tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import torch
 
+from nyuseg.data.depth import DEPTH_MAX
 from nyuseg.dataloading.slopes import FOCAL
 
 # Surfaces are seen in squares, so many along the frame's width: at a width of 640, of 2x2 pixels,
@@ -49,13 +50,15 @@ def floor_heights(depth: np.ndarray, gravity: np.ndarray) -> np.ndarray:
     """Height of each pixel above the lowest that the frame shows: uint16 [H,W] in millimetres.
 
     depth: uint16 [H,W] in millimetres; 0, missing, gives 0, and nothing else does. gravity: unit
-    vector [3]. A frame that shows no floor counts from the lowest thing in it.
+    vector [3]. A frame that shows no floor counts from the lowest thing in it, within 10 m.
     """
     right, down, forward = gravity.astype(np.float32)
     x, y = _rays(*depth.shape)
     below = depth * (right * x + (down * y[:, None] + forward))
-    known = depth > 0
-    sample = known[::4, ::4]
+    known, some = depth > 0, depth[::4, ::4]
+    # What is farther than a room is wide may be an error; of those, a whole surface.
+    near = (some > 0) & (some <= 1000 * DEPTH_MAX)
+    sample = near if near.any() else some > 0
     if not sample.any():
         return np.zeros_like(depth)
     floor = np.quantile(below[::4, ::4][sample], 1 - LOWEST)
