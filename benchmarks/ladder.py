@@ -132,7 +132,7 @@ for _without in (None, *BEST):
         *(change for part in _parts for change in part),
         f"train.epochs={_epochs}",
     )
-# Added to it later, when the others of it were known; the file has both.
+# Tried later: what the gravity tells, beside the slopes.
 HEIGHTS = "data.channels=[rgb,inverse_depth,slopes,height,upward]"
 INGREDIENTS["best and heights"] = (*INGREDIENTS["best without slopes"], HEIGHTS)
 # What the others are compared with, and by which checkpoint: the one that its file predicts with.
