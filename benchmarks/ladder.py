@@ -132,9 +132,10 @@ for _without in (None, *BEST):
         *(change for part in _parts for change in part),
         f"train.epochs={_epochs}",
     )
-# Tried later: what the gravity tells, beside the slopes.
+# Tried later: what the gravity tells, beside the slopes; crops around rare classes.
 HEIGHTS = "data.channels=[rgb,inverse_depth,slopes,height,upward]"
 INGREDIENTS["best and heights"] = (*INGREDIENTS["best without slopes"], HEIGHTS)
+INGREDIENTS["best and rare crops"] = (*INGREDIENTS["best"], "augment.rare_crop=0.5")
 # What the others are compared with, and by which checkpoint: the one that its file predicts with.
 REFERENCES = {"base": "last", "best": "ema"}
 # An arm that is further than this below the base with its first seed gets no others.
