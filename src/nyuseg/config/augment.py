@@ -51,7 +51,8 @@ class Augment(Section):
 
     copy_paste: float = Field(0, ge=0, le=1)
     """Probability that an object of another training frame of the fold, of a rare class as in
-    rare_crop, is pasted in where it is nearer than what is there."""
+    rare_crop, is pasted in where it is nearer than what is there, with its own height and upward.
+    """
 
     depth_holes: float = Field(0, ge=0, le=1)
     """Probability that up to 8 rectangles of the depth are missing, each up to a quarter of the
@@ -60,7 +61,8 @@ class Augment(Section):
 
     depth_noise: float = Field(0, ge=0)
     """Largest noise on the depth, as a multiple of a Kinect's own, which grows with the square of
-    the distance: 1.4 mm at 1 m, 36 mm at 5 m."""
+    the distance: 1.4 mm at 1 m, 36 mm at 5 m. The channels height and upward keep what was
+    measured."""
 
     depth_drop: float = Field(0, ge=0, le=1)
     """Probability that all depth is missing, so that the network also learns without."""

@@ -16,7 +16,8 @@ class Predict(Section):
 
     balance: float = Field(0, ge=0, le=1)
     """Power of each class's share of the training pixels by which its probability is divided, so
-    that rare classes are predicted more often; 0: not at all. The losses do not know of it."""
+    that rare classes are predicted more often; 0: not at all. Training does not know of it, but
+    held-out losses are of what predicts."""
 
 
 class View(Section):

@@ -58,15 +58,14 @@ def fold_table(root: Path, ids: list[str], count: int, group: str) -> pd.DataFra
             f"{root}: {groups} {what if groups > 1 else what[:-1]} cannot fill {count} folds; "
             + (f"use --set {advice}" if advice else "there must be two or more")
         )
-    # Here alone: scikit-learn takes a second to import, and existing experiments have their folds.
+    known = count == 5 and not (root / "scenes.csv").exists() and is_nyuv2(ids)
+    if group == "scene" and known:
+        return read_folds(NYUV2_FOLDS)
+    # Here alone: scikit-learn takes a second to import.
     from nyuseg.data.fold_split import split_by_scene, split_random
 
-    if group == "random":
-        scenes["fold"] = split_random(len(ids), count)
-    elif count == 5 and not (root / "scenes.csv").exists() and is_nyuv2(ids):
-        return read_folds(NYUV2_FOLDS)
-    else:
-        scenes["fold"] = split_by_scene(scenes, count)
+    random = group == "random"
+    scenes["fold"] = split_random(len(ids), count) if random else split_by_scene(scenes, count)
     return scenes[["image_id", "scene", "fold"]]
 
 

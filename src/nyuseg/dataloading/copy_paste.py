@@ -9,10 +9,11 @@ from nyuseg.dataloading.rare import rare_place
 
 
 def paste(frame: Frame, other: Frame, weights: np.ndarray, random: np.random.Generator) -> Frame:
-    """A frame with an object of another one: its image, depth and label, at their place in the
+    """A frame with an object of another one: all that is known of its pixels, at their place in the
     picture and their distance, mirrored half of the time.
 
-    Frames: image uint8 [H,W,3], depth uint16 [H,W], label uint8 [H,W]; another size is letterboxed.
+    Frames: image uint8 [H,W,3], depth uint16 [H,W], label uint8 [H,W], perhaps kinds of
+    values.GEOMETRY, which stay those of the other room; another size is letterboxed.
     The object is what hangs together of one class, drawn by the weights, see rare_place. What is
     nearer in the frame hides it; a missing depth is taken for farther in the frame, and is never
     pasted.

@@ -83,11 +83,11 @@ class FrameSet(Dataset[Sample]):
             self.reading[worker.id % MOST_WORKERS].value = image_id.encode()[: ID_BYTES - 1]
         try:
             frame = read_frame(self.source, image_id, kinds, self.data)
+            if self.geometry and "depth" in frame:  # Of the whole frame: a crop may show no floor.
+                frame |= frame_geometry(frame["depth"], self.geometry)
         except (OSError, MemoryError, cv2.error) as error:
             where = self.source.root / self.source.split
             raise UserError(f"{where}: frame {image_id} cannot be read: {error}") from error
-        if self.geometry and "depth" in frame:  # Of the whole frame: a crop may show no floor.
-            frame |= frame_geometry(frame["depth"], self.geometry)
         return frame
 
 

@@ -25,6 +25,8 @@ SMOOTHING = 7
 ROUNDS = np.radians([45.0] * 5 + [15.0] * 5)
 # Nearness of a frame's squares, see nearness.
 Cells = tuple[np.ndarray, np.ndarray]
+# What the last round's direction counts for, as a share of all surfaces.
+FAITH = 0.01
 # A frame that is held level.
 DOWN = np.array([0.0, 1.0, 0.0])
 # What is below this share of the pixels is a wrong depth, not the floor.
@@ -55,13 +57,15 @@ def floor_heights(depth: np.ndarray, gravity: np.ndarray) -> np.ndarray:
     right, down, forward = gravity.astype(np.float32)
     x, y = _rays(*depth.shape)
     below = depth * (right * x + (down * y[:, None] + forward))
-    known, some = depth > 0, depth[::4, ::4]
+    known = depth > 0
+    step = 4 if known[::4, ::4].any() else 1  # A sparse depth may lie between them.
+    some = depth[::step, ::step]
     # What is farther than a room is wide may be an error; of those, a whole surface.
     near = (some > 0) & (some <= 1000 * DEPTH_MAX)
     sample = near if near.any() else some > 0
     if not sample.any():
         return np.zeros_like(depth)
-    floor = np.quantile(below[::4, ::4][sample], 1 - LOWEST)
+    floor = np.quantile(below[::step, ::step][sample], 1 - LOWEST)
     above = np.subtract(np.float32(floor + 0.5), below, out=below)  # Rounded by what follows.
     return np.clip(above, 1, 2**16 - 1, out=above).astype(np.uint16) * known
 
@@ -78,6 +82,9 @@ def upwardness(depth: np.ndarray, cells: Cells, gravity: np.ndarray) -> np.ndarr
     length = np.sqrt(sum(plane * plane for plane in normals))
     cosine = along / np.maximum(length, 1e-9)
     coded = (128.5 + 127 * cosine).astype(np.uint8) * there
+    rim = SMOOTHING // 2 + 1  # There a mean's middle lies off the square, and a slope is less.
+    if min(coded.shape) > 2 * rim:
+        coded = np.pad(coded[rim:-rim, rim:-rim], rim, mode="edge")
     coded = cv2.resize(coded, depth.shape[::-1], interpolation=cv2.INTER_NEAREST)
     return coded * (depth > 0)
 
@@ -117,7 +124,7 @@ def surface_normals(near: np.ndarray, known: np.ndarray) -> tuple[list[np.ndarra
     """
     mean = near / np.maximum(known, 1e-6)
     x, y = _rays(*mean.shape)
-    step = np.array([[-1, 0, 1]], np.float32) * np.float32(FOCAL * mean.shape[1] / 2)
+    step = np.array([[-1, 0, 1]], np.float32) * np.float32(FOCAL * max(mean.shape) / 2)
     right, down = (
         cv2.filter2D(mean, -1, kernel, borderType=cv2.BORDER_REPLICATE) for kernel in (step, step.T)
     )
@@ -144,7 +151,8 @@ def find_gravity(normals: np.ndarray) -> np.ndarray:
 
     normals: float64 [N,3]. Downwards in the picture where there are none to tell. Each round takes
     the direction g for which the sum of (n . g)^2 over the surfaces across the last one, minus that
-    over the surfaces along it, is largest.
+    over the surfaces along it, is largest; a little is added for being the last one, since in a
+    frame that shows one wall every direction along it would do.
     """
     gravity = DOWN
     for angle in ROUNDS:
@@ -152,13 +160,15 @@ def find_gravity(normals: np.ndarray) -> np.ndarray:
         level, upright = normals[steepness > np.cos(angle)], normals[steepness < np.sin(angle)]
         if not len(level) + len(upright):
             return gravity
-        found = np.linalg.eigh(level.T @ level - upright.T @ upright)[1][:, -1]
+        last = FAITH * len(normals) * np.outer(gravity, gravity)
+        found = np.linalg.eigh(level.T @ level - upright.T @ upright + last)[1][:, -1]
         gravity = found * (1 if found @ gravity >= 0 else -1)
     return gravity
 
 
 def _rays(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """x of each column, y of each row, in focal lengths from the middle: float32 [W], [H]."""
-    focal = FOCAL * width
+    """x of each column, y of each row, in focal lengths from the middle: float32 [W], [H]. A frame
+    that is higher than wide is of a camera that was turned."""
+    focal = FOCAL * max(height, width)
     x, y = ((np.arange(n, dtype=np.float32) + 0.5 - n / 2) / focal for n in (width, height))
     return x, y
