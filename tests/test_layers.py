@@ -166,6 +166,13 @@ def test_no_dependency_of_a_pure_module_loads_torch() -> None:
     assert done.stdout.strip() == "[]", "a module without torch loads it through a dependency"
 
 
+def test_scikit_learn_is_loaded_only_where_folds_are_drawn() -> None:
+    code = "import sys, nyuseg.training.pipeline, nyuseg.inference.loading, nyuseg.kaggle.kernel\n"
+    code += "print('sklearn' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=SRC, capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
+
+
 def test_the_package_itself_imports_nothing() -> None:
     assert not list(imported(SRC / "nyuseg/__init__.py"))
 

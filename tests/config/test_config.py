@@ -216,6 +216,15 @@ def test_without_a_channel_of_the_depth_there_is_none_to_spoil(key: str) -> None
     assert f"augment.{key}: needs a channel of the depth in data.channels" in message
 
 
+def test_what_the_gravity_tells_has_no_noise_and_no_zoomed_depth() -> None:
+    channels = "data.channels=[rgb, height, upward]"
+    assert load_config(EXP060, [channels, "augment.depth_holes=0.5"]).data.uses_depth
+    message = refused(EXP060, channels, "augment.depth_noise=1")
+    assert "augment.depth_noise: needs a channel of the depth" in message
+    message = refused(EXP060, channels, "augment.zoom=[0.5, 2]", "augment.zoom_depth=true")
+    assert "augment.zoom_depth: needs" in message
+
+
 def test_copy_paste_needs_depth_of_whatever_use() -> None:
     settings = ["data.channels=[rgb]", "augment.copy_paste=0.5"]
     assert load_config(EXP060, settings).augment.copy_paste == 0.5

@@ -42,19 +42,21 @@ def turned(pitch: float, roll: float) -> np.ndarray:
     return np.array([[np.cos(r), np.sin(r), 0], [-np.sin(r), np.cos(r), 0], [0, 0, 1]]) @ down.T
 
 
-def room(pitch: float = 0, roll: float = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def room(
+    pitch: float = 0, roll: float = 0, size: tuple[int, int] = SIZE
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Depth uint16 [H,W] in mm, the true height in metres and the true upward cosine [H,W]."""
-    height, width = SIZE
-    focal = FOCAL * width
+    height, width = size
+    focal = FOCAL * max(size)
     x, y = np.meshgrid(np.arange(width) + 0.5 - width / 2, np.arange(height) + 0.5 - height / 2)
-    rays = np.stack([x / focal, y / focal, np.ones(SIZE)], -1) @ turned(pitch, roll)
-    nearest, upward = np.full(SIZE, np.inf), np.zeros(SIZE)
+    rays = np.stack([x / focal, y / focal, np.ones(size)], -1) @ turned(pitch, roll)
+    nearest, upward = np.full(size, np.inf), np.zeros(size)
     for axis, place, faces in ((1, FLOOR, 1), (1, CEILING, -1), (2, WALL, 0), (0, SIDE, 0)):
         with np.errstate(divide="ignore"):
             reach = place / rays[..., axis]
         closer = (reach > 0) & (reach < nearest)
         nearest, upward = np.where(closer, reach, nearest), np.where(closer, faces, upward)
-    reach = np.divide(TABLE, rays[..., 1], out=np.full(SIZE, np.inf), where=rays[..., 1] > 0)
+    reach = np.divide(TABLE, rays[..., 1], out=np.full(size, np.inf), where=rays[..., 1] > 0)
     place = rays * np.where(np.isfinite(reach), reach, 0)[..., None]
     on = np.isfinite(reach) & (abs(place[..., 0] - 0.4) < 0.5) & (abs(place[..., 2] - 2.4) < 0.4)
     nearest, upward = np.where(on, reach, nearest), np.where(on, 1, upward)
@@ -117,11 +119,24 @@ def test_far_errors_do_not_lower_the_floor() -> None:
 
 def test_a_sparse_depth_has_heights_where_it_is() -> None:
     depth = room(20)[0]
+    dense = frame_geometry(depth, ("height",))["height"].astype(int)
+    random = np.random.default_rng(2).random(SIZE)
+    for seen in (random > 0.5, random > 0.7):
+        sparse = depth * seen
+        found = frame_geometry(sparse, BOTH)
+        assert ((found["height"] > 0) == seen).all()
+        assert np.abs(found["height"] - dense)[seen].max() < 100
+        assert (found["upward"][seen] > 0).mean() > 0.9
     sparse = np.zeros_like(depth)
     sparse[1::4, 2::4] = depth[1::4, 2::4]
-    found = frame_geometry(sparse, ("height",))["height"]
-    assert ((found > 0) == (sparse > 0)).all()
-    assert frame_geometry(depth.T.copy(), BOTH)["height"].shape == SIZE[::-1]
+    assert ((frame_geometry(sparse, ("height",))["height"] > 0) == (sparse > 0)).all()
+
+
+def test_a_camera_on_its_side_has_the_same_focal_length() -> None:
+    depth, height, _ = room(20, size=SIZE[::-1])
+    above = np.maximum(height - np.quantile(height, LOWEST), 0)
+    found = frame_geometry(depth, ("height",))["height"] / 1000
+    assert np.abs(found - above).max() < 0.05
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (32, 48), (1, 1)])

@@ -21,7 +21,13 @@ from nyuseg.utils.files import PROJECT, read_json
 SIZE = (32, 64)
 POWER = 0.7
 SETTINGS = ["model.encoder=tu-test_resnet", f"data.size={list(SIZE)}", "train.batch_size=2"]
-SETTINGS += ["train.epochs=2", "folds.count=2", "compute.precision=fp32", "predict.checkpoint=last"]
+SETTINGS += [
+    "train.ema=0.5",
+    "train.epochs=2",
+    "folds.count=2",
+    "compute.precision=fp32",
+    "predict.checkpoint=ema",
+]
 
 
 def test_offsets_are_a_power_of_the_shares_and_0_for_what_never_occurs() -> None:
@@ -117,12 +123,12 @@ def test_it_changes_what_is_predicted_and_not_what_is_learnt(skewed: Path, tmp_p
         np.testing.assert_allclose(found[inside], wanted[inside], atol=2e-3)
         # What was validated is what predicts.
         with np.load(folders[1] / "checkpoints.npz") as file:
-            validated = file["last"].sum(0)
+            validated = file["ema"].sum(0)
         with np.load(folders[0] / "checkpoints.npz") as file:
-            assert (validated != file["last"].sum(0)).any()
+            assert (validated != file["ema"].sum(0)).any()
         mask_shares = np.bincount(found[inside].argmax(1).ravel(), minlength=13)
         assert abs(validated.sum(0) / validated.sum() - mask_shares / mask_shares.sum()).max() < 0.1
     scores = [read_json(tmp_path / oof / "demo/cv.json") for oof in ("plain", "balanced")]
     assert scores[0]["class_iou"] != scores[1]["class_iou"]
-    checked = scores[1]["checkpoints"]["last"]["miou"]
+    checked = scores[1]["checkpoints"]["ema"]["miou"]
     assert scores[1]["miou"] == pytest.approx(checked, abs=0.01)

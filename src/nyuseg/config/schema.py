@@ -71,7 +71,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _zoom_and_crop_are_there(self) -> "Config":
-        if self.augment.zoom_depth and not (self.augment.zooms and self.data.uses_depth):
+        if self.augment.zoom_depth and not (self.augment.zooms and self.data.shows_depth):
             raise ValueError(
                 "augment.zoom_depth: needs augment.zoom, crop or working_size, and a depth channel "
                 "in data.channels"
@@ -88,7 +88,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _depth_to_augment(self) -> "Config":
         for key in ("depth_holes", "depth_noise", "depth_drop"):
-            if getattr(self.augment, key) and not self.data.uses_depth:
+            noise = key == "depth_noise"  # The geometry is of what was measured.
+            seen = self.data.shows_depth if noise else self.data.uses_depth
+            if getattr(self.augment, key) and not seen:
                 raise ValueError(f"augment.{key}: needs a channel of the depth in data.channels")
         if self.augment.copy_paste and "depth" not in self.training_kinds:
             raise ValueError(

@@ -26,8 +26,9 @@ class Data(Section):
     """Input channels, rgb first. slopes: how the surface leans to the right and downwards, by the
     depth and a Kinect's field of view. height: above the lowest point that the whole frame shows,
     -1 there and 1 from 3 m on; upward: how far the surface faces upwards, 1 for a floor, -1 for a
-    ceiling; for both, gravity is found by the walls and the floor, for a Kinect, and 0 is missing,
-    too, so that a depth belongs beside them. xy: the pixel's two coordinates, 0 to 1."""
+    ceiling; for both, gravity is found by the walls and the floor, for a Kinect held within 45
+    degrees of level, and 0 is missing, too, so that a depth belongs beside them. xy: the pixel's
+    two coordinates, 0 to 1."""
 
     mean: Colour | None = None
     """Mean of red, green and blue, in 0 to 1. null: what the encoder's pretrained weights were
@@ -74,6 +75,11 @@ class Data(Section):
     def uses_depth(self) -> bool:
         """Whether a channel is made of the depth."""
         return any(one not in ("rgb", "xy") for one in self.channels)
+
+    @property
+    def shows_depth(self) -> bool:
+        """Whether a channel changes where the depth does, and not only where it is missing."""
+        return any(one not in ("rgb", "xy", *GEOMETRY) for one in self.channels)
 
     @property
     def frame_kinds(self) -> tuple[str, ...]:

@@ -20,6 +20,8 @@ from nyuseg.dataloading.slopes import FOCAL
 FINE, COARSE = 320, 80
 # How they stand is told of their mean over so many squares along and across.
 SMOOTHING = 7
+# Share of a square's pixels whose depth must be known: few are enough for a mean.
+KNOWN = 0.1
 # In each round, a surface counts that is within this angle of being across or along what the last
 # round found.
 ROUNDS = np.radians([45.0] * 5 + [15.0] * 5)
@@ -129,7 +131,7 @@ def surface_normals(near: np.ndarray, known: np.ndarray) -> tuple[list[np.ndarra
         cv2.filter2D(mean, -1, kernel, borderType=cv2.BORDER_REPLICATE) for kernel in (step, step.T)
     )
     around = np.ones((3, 3), np.uint8)
-    there = cv2.erode((known > 0.5).astype(np.uint8), around)
+    there = cv2.erode((known > KNOWN).astype(np.uint8), around)
     return [right, down, mean - right * x - down * y[:, None]], there
 
 
@@ -149,10 +151,11 @@ def unit_normals(cells: Cells, columns: int) -> np.ndarray:
 def find_gravity(normals: np.ndarray) -> np.ndarray:
     """The direction in which things fall, a unit vector, float64 [3], by the normals of surfaces.
 
-    normals: float64 [N,3]. Downwards in the picture where there are none to tell. Each round takes
-    the direction g for which the sum of (n . g)^2 over the surfaces across the last one, minus that
-    over the surfaces along it, is largest; a little is added for being the last one, since in a
-    frame that shows one wall every direction along it would do.
+    normals: float64 [N,3]. Downwards in the picture where there are none to tell; the camera must
+    be within 45 degrees of level, or the floor is taken for a wall. Each round takes the direction
+    g for which the sum of (n . g)^2 over the surfaces across the last one, minus that over the
+    surfaces along it, is largest; a little is added for being the last one, since in a frame that
+    shows one wall every direction along it would do.
     """
     gravity = DOWN
     for angle in ROUNDS:
