@@ -58,14 +58,13 @@ def fold_table(root: Path, ids: list[str], count: int, group: str) -> pd.DataFra
             f"{root}: {groups} {what if groups > 1 else what[:-1]} cannot fill {count} folds; "
             + (f"use --set {advice}" if advice else "there must be two or more")
         )
-    known = count == 5 and not (root / "scenes.csv").exists() and is_nyuv2(ids)
-    if group == "scene" and known:
+    by_scene = group == "scene"
+    if by_scene and count == 5 and not (root / "scenes.csv").exists() and is_nyuv2(ids):
         return read_folds(NYUV2_FOLDS)
     # Here alone: scikit-learn takes a second to import.
     from nyuseg.data.fold_split import split_by_scene, split_random
 
-    random = group == "random"
-    scenes["fold"] = split_random(len(ids), count) if random else split_by_scene(scenes, count)
+    scenes["fold"] = split_by_scene(scenes, count) if by_scene else split_random(len(ids), count)
     return scenes[["image_id", "scene", "fold"]]
 
 

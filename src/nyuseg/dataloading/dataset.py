@@ -1,6 +1,6 @@
 """Frames as integer arrays: with labels for training, without for everything that predicts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
 from typing import Protocol
@@ -55,11 +55,12 @@ class FrameSet(Dataset[Sample]):
     """Frames of a split, read one at a time; whatever goes wrong names the frame."""
 
     def __init__(
-        self, source: Source, ids: Sequence[str], data: Data, kinds: Sequence[str] = ()
+        self, source: Source, ids: Sequence[str], data: Data, kinds: Collection[str] = ()
     ) -> None:
         self.source, self.ids, self.data = source, list(ids), data
+        self.kinds = kinds or data.frame_kinds
         # What is made of the depth of each frame.
-        self.geometry = [kind for kind in kinds or data.frame_kinds if kind in GEOMETRY]
+        self.geometry = [kind for kind in GEOMETRY if kind in self.kinds]
         # What each worker is reading, for the day that one dies: shared memory, by worker.
         self.reading = [RawArray("c", ID_BYTES) for _ in range(MOST_WORKERS)]
 
@@ -106,12 +107,11 @@ class PredictionSet(FrameSet):
         ids: Sequence[str],
         data: Data,
         sizes: Sequence[tuple[int, int]] = (),
-        kinds: Sequence[str] = (),
+        kinds: Collection[str] = (),
     ) -> None:
-        kinds = kinds or data.frame_kinds
         super().__init__(source, ids, data, kinds)
         self.sizes = list(sizes) or [data.size]
-        self.depth = "depth" in kinds
+        self.depth = "depth" in self.kinds
 
     @property
     def sample_bytes(self) -> int:

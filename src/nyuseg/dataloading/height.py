@@ -62,7 +62,7 @@ def floor_heights(depth: np.ndarray, gravity: np.ndarray) -> np.ndarray:
     known = depth > 0
     step = 4 if known[::4, ::4].any() else 1  # A sparse depth may lie between them.
     some = depth[::step, ::step]
-    # What is farther than a room is wide may be an error; of those, a whole surface.
+    # What is farther than a room is wide is an error, if there is anything nearer.
     near = (some > 0) & (some <= 1000 * DEPTH_MAX)
     sample = near if near.any() else some > 0
     if not sample.any():

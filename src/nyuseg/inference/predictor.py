@@ -83,8 +83,8 @@ class Predictor:
         self.ensembles, self.config = list(ensembles), config or ensembles[0].config
         self.devices = self.ensembles[0].devices
         self.sizes = largest_first(ensemble.config.data.size for ensemble in self.ensembles)
-        wanted = {kind for one in self.ensembles for kind in one.config.data.frame_kinds}
-        self.kinds = sorted(wanted)
+        # What of a frame any of them sees.
+        self.kinds = {kind for one in self.ensembles for kind in one.config.data.frame_kinds}
         gpu = self.devices[0].type == "cuda"
         self.batch_size = images_at_once(self.config, self.view_count, gpu)
         self._loader: tuple[PredictionSet, DataLoader[Sample]] | None = None
