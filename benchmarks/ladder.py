@@ -234,14 +234,14 @@ def train(run: Run, data: Path, settings: Sequence[str]) -> None:
     command += [part for change in changes for part in ("--set", change)]
     log = run.work / "logs" / f"{run.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    seconds = _call(command, log, run.work / "cpu" / f"{run.name}.json")
+    seconds = call(command, log, run.work / "cpu" / f"{run.name}.json")
     score = run.write_result(seconds)
     for name in ("last.pt", "previous.pt", "best.pt"):
         (run.folder / name).unlink(missing_ok=True)
     print(f"{run.arm}, seed {run.seed}, fold {run.fold}: {score:.4f}, {seconds:.0f} s", flush=True)
 
 
-def _call(command: Sequence[str], log: Path, spent: Path) -> float:
+def call(command: Sequence[str], log: Path, spent: Path) -> float:
     """Run a command; returns the CPU seconds that it and its earlier attempts took, which `spent`
     keeps. Exits, naming the log, when it fails."""
     before = float(read_json(spent)["seconds"]) if spent.exists() else 0.0

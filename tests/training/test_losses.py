@@ -141,7 +141,7 @@ def test_a_loss_over_regions_is_0_for_the_truth_and_weighs_what_it_shall(name: s
     wrong = perfect(torch.full_like(label, 3))
     plain, half, double = (segmentation_loss(wrong, label, count, one).item() for one in options)
     assert double - plain == pytest.approx(4 * (half - plain), rel=1e-4)
-    seen = label[..., ::2, ::2] if name == "lovasz" else label
+    seen = label[..., ::4, ::4] if name == "lovasz" else label
     present = seen[seen != 255].unique()
     share = (seen == 3).sum() / (seen != 255).sum()
     overlap = 2 * share / (1 + share) if name == "dice" else share

@@ -206,7 +206,7 @@ class Train(Section):
 
     lovasz: float = Field(0, ge=0)
     """Weight of the Lovasz-Softmax loss, which follows the mIoU, beside the cross entropy; of the
-    pixels in every second row and column, since it sorts them for each class. Each part of
+    pixels in every fourth row and column, since it sorts them for each class. Each part of
     compute.accumulate has its own."""
 
     dice: float = Field(0, ge=0)

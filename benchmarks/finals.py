@@ -1,0 +1,195 @@
+"""Recipes against each other over five folds, on as many machines and evenings as it takes.
+
+Trains every recipe on a fold, side by side with one thread each, before it goes on to the next.
+What a run scored, room by room, is kept in benchmarks/nyuv2_small/finals.npz, which is small enough
+to be committed, and not trained again. Two processors round differently, and the same seed may
+score .015 apart on them: so a fold only counts where one machine has trained all the recipes.
+
+Names are those of files in configs/; the first is what the others are compared with.
+
+examples:
+  python benchmarks/finals.py run --work DIR --input NYUV2 --set model.encoder_weights=FILE \\
+      nyuv2_small nyuv2_small_next
+  python benchmarks/finals.py run --work DIR --input NYUV2 --fold 3 nyuv2_small nyuv2_small_next
+  python benchmarks/finals.py table nyuv2_small nyuv2_small_next
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from ladder import call, read_npz
+
+PROJECT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(PROJECT / "src"))
+
+from nyuseg.config.loading import load_config
+from nyuseg.config.schema import Config
+from nyuseg.evaluation.bootstrap import difference
+from nyuseg.evaluation.metrics import mean_iou
+from nyuseg.experiment.folder import Experiment, open_experiment
+from nyuseg.utils.arrays import write_npz
+from nyuseg.utils.files import find
+
+CONFIGS, FOLDS = PROJECT / "configs", 5
+KEPT = PROJECT / "benchmarks/nyuv2_small/finals.npz"
+WRITES = Lock()
+KINDS = ("last", "ema")
+# Where the weights and the data lie does not belong to a recipe, nor how it is computed.
+ELSEWHERE: dict[str, Any] = {
+    **dict.fromkeys(("name", "compute", "tta", "submission"), True),
+    "model": {"encoder_weights"},
+}
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a recipe scored on a fold.
+
+    kinds: for each of KINDS int64 [rooms,13,13], in the order of `rooms`. recipe: recipe_text of
+    what was trained. machine: see machine().
+    """
+
+    rooms: list[str]
+    kinds: dict[str, np.ndarray]
+    seconds: float
+    machine: str
+    recipe: str
+
+
+Scores = dict[tuple[str, int], Score]  # By recipe and fold.
+
+
+def machine() -> str:
+    """The processor and what rounds on it, such as `AMD EPYC (25, 1), AVX2, torch 2.9.1`."""
+    lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    facts = {
+        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)
+    }
+    kind = f"({facts.get('cpu family', '?')}, {facts.get('model', '?')})"
+    name = facts.get("model name", "processor")
+    return f"{name} {kind}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
+
+
+def recipe_text(config: Config) -> str:
+    """What a configuration trains, apart from ELSEWHERE and from what is as usual."""
+    changed = config.model_dump(mode="json", exclude=ELSEWHERE, exclude_defaults=True)
+    return json.dumps(changed, sort_keys=True)
+
+
+def read_score(experiment: Experiment, fold: int, seconds: float) -> Score:
+    """The score of a finished fold, summed over the images of each room."""
+    rows = experiment.table[experiment.table["fold"] == fold]
+    codes, rooms = pd.factorize(rows["scene"])
+    found = read_npz(experiment.fold_files(fold).checkpoint_scores)
+    kinds = {kind: np.zeros((len(rooms), 13, 13), np.int64) for kind in KINDS}
+    for kind, sums in kinds.items():
+        np.add.at(sums, codes, found[kind])
+    return Score(list(rooms), kinds, seconds, machine(), recipe_text(experiment.config))
+
+
+def keep(name: str, fold: int, score: Score) -> None:
+    """Add the score of a recipe on a fold to KEPT, or replace it."""
+    facts = {"rooms": score.rooms, "cpu_seconds": score.seconds}
+    facts |= {"machine": score.machine, "recipe": score.recipe}
+    new = {key: np.array(value) for key, value in facts.items()} | score.kinds
+    with WRITES:
+        kept = read_npz(KEPT) if KEPT.exists() else {}
+        KEPT.parent.mkdir(parents=True, exist_ok=True)
+        write_npz(KEPT, {**kept, **{f"{name}/{fold}/{key}": value for key, value in new.items()}})
+
+
+def read_kept(names: Sequence[str]) -> Scores:
+    """The scores in KEPT of what these files of configs/ say today."""
+    kept, found = read_npz(KEPT) if KEPT.exists() else {}, {}
+    for name in names:
+        recipe = recipe_text(load_config(CONFIGS / f"{name}.yaml"))
+        for fold in range(FOLDS):
+            start = f"{name}/{fold}/"
+            own = {key.removeprefix(start): v for key, v in kept.items() if key.startswith(start)}
+            if own and str(own["recipe"]) == recipe:
+                rooms, kinds = own["rooms"].tolist(), {kind: own[kind] for kind in KINDS}
+                seconds, where = float(own["cpu_seconds"]), str(own["machine"])
+                found[name, fold] = Score(rooms, kinds, seconds, where, recipe)
+    return found
+
+
+def paired(scores: Scores, names: Sequence[str]) -> list[int]:
+    """The folds on which one machine has trained all the recipes."""
+
+    def places(fold: int) -> set[str]:
+        return {scores[name, fold].machine if (name, fold) in scores else "" for name in names}
+
+    return [fold for fold in range(FOLDS) if len(places(fold)) == 1 and "" not in places(fold)]
+
+
+def train(name: str, fold: int, options: argparse.Namespace) -> None:
+    """Train a recipe on a fold and keep its score; exits, naming its log, if that fails."""
+    oof, log = options.work / "oof", options.work / f"{name}_f{fold}.log"
+    command = [sys.executable, str(PROJECT / "src/train_folds.py"), "--fold", str(fold)]
+    command += ["--config", str(CONFIGS / f"{name}.yaml"), "--input", str(find(options.input))]
+    command += ["--oof", str(oof), *(part for text in options.set for part in ("--set", text))]
+    seconds = call(command, log, options.work / "cpu" / f"{name}_f{fold}.json")
+    keep(name, fold, read_score(open_experiment(name, oof), fold, seconds))
+    print(f"{name}, fold {fold}: {seconds:.0f} s", flush=True)
+
+
+def table(scores: Scores, names: Sequence[str]) -> pd.DataFrame:
+    """A row for each recipe: its score by fold and pooled over the folds that count, with what it
+    predicts with, and by how much it exceeds the first, with an interval over rooms.
+
+    Raises SystemExit when no fold counts.
+    """
+    folds = paired(scores, names)
+    if not folds:
+        raise SystemExit(f"{KEPT}: no fold on which one machine trained {' and '.join(names)}")
+    rooms = [room for fold in folds for room in scores[names[0], fold].rooms]
+    pooled, rows = {}, []
+    for name in names:
+        kind = load_config(CONFIGS / f"{name}.yaml").predict.checkpoint
+        own = {fold: scores[name, fold] for fold in folds}
+        pooled[name] = np.concatenate([score.kinds[kind] for score in own.values()])
+        over = difference(pooled[name], pooled[names[0]], rooms)
+        rows.append(
+            {"recipe": name, "checkpoint": kind}
+            | {f"fold {k}": float(mean_iou(one.kinds[kind].sum(0))) for k, one in own.items()}
+            | {"pooled": float(mean_iou(pooled[name].sum(0)))}
+            | {"difference": over.value, "from": over.low, "to": over.high}
+            | {"cpu_seconds": round(sum(score.seconds for score in own.values()))}
+        )
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("run", "table"))
+    parser.add_argument("recipe", nargs="+", help="files of configs/; the first is the base")
+    parser.add_argument("--work", type=Path, help="folder for what is trained")
+    parser.add_argument("--input", default=str(PROJECT / "input"), metavar="DIR")
+    parser.add_argument("--fold", type=int, action="append", choices=range(FOLDS))
+    parser.add_argument("--set", action="append", default=[], help="KEY=VALUE for all recipes")
+    options = parser.parse_args()
+    if options.what == "run" and not options.work:
+        parser.error("run: give --work, a folder for what is trained")
+    for fold in (options.fold or range(FOLDS)) if options.what == "run" else ():
+        done = paired(read_kept(options.recipe), options.recipe)
+        with ThreadPoolExecutor(len(options.recipe)) as side_by_side:
+            todo = options.recipe if fold not in done else ()
+            list(side_by_side.map(lambda name, fold=fold: train(name, fold, options), todo))
+    found = table(read_kept(options.recipe), options.recipe)
+    print(found.to_string(index=False, float_format="%.4f"))
+
+
+if __name__ == "__main__":
+    main()

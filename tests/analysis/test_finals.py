@@ -1,0 +1,76 @@
+"""benchmarks/finals.py: which folds count, and what the table says of scores that are known."""
+
+from pathlib import Path
+
+import finals
+import numpy as np
+import pytest
+from finals import Score, keep, paired, read_kept, recipe_text, table
+
+from nyuseg.config.loading import load_config
+
+NAMES = ("nyuv2_small", "nyuv2_small_best")
+
+
+@pytest.fixture(autouse=True)
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "kept" / "finals.npz"
+    monkeypatch.setattr(finals, "KEPT", path)
+    return path
+
+
+def rooms_of(fold: int, wrong: float) -> np.ndarray:
+    """Rooms of two classes, fold + 1 of them: of the 1000 pixels of each a share is wrong."""
+    found = np.zeros((fold + 1, 13, 13), np.int64)
+    missed = round(1000 * wrong)
+    found[:, :2, :2] = [[1000 - missed, missed], [missed, 1000 - missed]]
+    return found
+
+
+def score(name: str, fold: int, wrong: float, machine: str = "one", *changes: str) -> Score:
+    """What is right in what the recipe does not predict with must not be taken for its score."""
+    config = load_config(finals.CONFIGS / f"{name}.yaml", changes)
+    kinds = dict.fromkeys(finals.KINDS, rooms_of(fold, 0))
+    kinds |= {config.predict.checkpoint: rooms_of(fold, wrong)}
+    rooms = [f"room_{fold}_{number}" for number in range(fold + 1)]
+    return Score(rooms, kinds, 100 * (fold + 1), machine, recipe_text(config))
+
+
+def test_a_fold_counts_where_one_machine_trained_all(kept: Path) -> None:
+    for fold in (0, 1, 2, 4):
+        keep(NAMES[0], fold, score(NAMES[0], fold, 0.2))
+    for fold, machine in ((0, "other"), (2, "one"), (3, "one"), (4, "one")):
+        keep(NAMES[1], fold, score(NAMES[1], fold, 0.1, machine))
+    scores = read_kept(NAMES)
+    assert len(scores) == 8
+    assert paired(scores, NAMES) == [2, 4]
+    assert paired(scores, NAMES[:1]) == [0, 1, 2, 4]
+
+
+def test_the_table_has_what_each_predicts_with_and_the_difference_over_rooms() -> None:
+    for fold, wrong in ((1, 0.2), (3, 0.1)):
+        keep(NAMES[0], fold, score(NAMES[0], fold, wrong))
+        keep(NAMES[1], fold, score(NAMES[1], fold, wrong / 2))
+    base, best = table(read_kept(NAMES), NAMES).to_dict("records")
+    # Both classes have 1 - w pixels right of 1 + w.
+    assert (base["fold 1"], base["fold 3"]) == pytest.approx((0.8 / 1.2, 0.9 / 1.1))
+    assert best["fold 1"] == pytest.approx(0.9 / 1.1)
+    pooled = [(2 * 0.2 + 4 * 0.1) / 6, (2 * 0.1 + 4 * 0.05) / 6]  # Two rooms and four.
+    scores = [(1 - wrong) / (1 + wrong) for wrong in pooled]
+    assert [base["pooled"], best["pooled"]] == pytest.approx(scores)
+    assert best["difference"] == pytest.approx(scores[1] - scores[0])
+    assert 0 < best["from"] < best["difference"] < best["to"]
+    assert (base["difference"], base["cpu_seconds"]) == (0, 600)
+    assert (base["checkpoint"], best["checkpoint"]) == ("last", "ema")
+
+
+def test_a_recipe_that_was_changed_since_is_not_the_one_in_the_file() -> None:
+    keep(NAMES[0], 0, score(NAMES[0], 0, 0.2))
+    keep(NAMES[1], 0, score(NAMES[1], 0, 0.1, "one", "train.lovasz=0.25"))
+    assert list(read_kept(NAMES)) == [(NAMES[0], 0)]
+    with pytest.raises(SystemExit, match="no fold on which one machine trained"):
+        table(read_kept(NAMES), NAMES)
+    # Where the weights lie, how it is called and what computes it are no part of it.
+    same = ("model.encoder_weights=/a/file", "name=mine", "compute.accumulate=2")
+    keep(NAMES[1], 0, score(NAMES[1], 0, 0.1, "one", *same))
+    assert len(read_kept(NAMES)) == 2
