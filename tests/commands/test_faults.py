@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from release_facts import release_facts
+from tiny_data import write_tiny_folder
 
 import infer
 from nyuseg.config.loading import parse_config
@@ -234,29 +235,44 @@ print(whole, [path.name for path in Path().iterdir()])
     assert rest == "True ['last.pt']"
 
 
-def experiment(folder: Path, **values) -> Experiment:
+def experiment(folder: Path, root: Path | None = None, **values) -> Experiment:
     import pandas as pd
 
     config = parse_config({"name": "x", **values}, "test")
     ids = [f"{i:06d}" for i in range(10)]
     table = pd.DataFrame({"image_id": ids, "scene": ids, "fold": [i % 5 for i in range(10)]})
-    return Experiment(folder, config, table, folder)
+    return Experiment(folder, config, table, root or folder)
 
 
 def test_too_little_space_stops_before_the_first_step(tmp_path: Path, monkeypatch) -> None:
     exp060 = experiment(tmp_path, compute={"cache": None})
-    need = required_bytes(exp060, [0, 1, 2, 3, 4])
+    need = required_bytes([(exp060, [0, 1, 2, 3, 4])])
     assert 4e9 < need < 9e9  # 45.7 million weights, 31 times 4 bytes.
-    assert required_bytes(exp060, [0]) < need / 2
+    assert required_bytes([(exp060, [0])]) < need / 2
     monkeypatch.setattr("nyuseg.training.disk_space.free_bytes", lambda _: int(1e9))
     with pytest.raises(UserError, match=r"5 folds need about .* GB, 1\.00 GB are free"):
-        require_space(exp060, [0, 1, 2, 3, 4])
-    require_space(exp060, [])
+        require_space([(exp060, [0, 1, 2, 3, 4])])
+    require_space([(exp060, [])])
     averages = {"ema": 0.99, "mean_last": 2}
     averaged = experiment(tmp_path, compute={"cache": None}, train=averages)
-    more = required_bytes(averaged, [0, 1, 2, 3, 4]) / need
+    more = required_bytes([(averaged, [0, 1, 2, 3, 4])]) / need
     assert more == pytest.approx(45 / 31, rel=1e-3)  # Both, in each fold and each checkpoint.
     assert free_bytes(tmp_path) > 0
+
+
+def test_space_is_asked_for_all_experiments_together(tmp_path: Path, monkeypatch) -> None:
+    write_tiny_folder(tmp_path, [(30, 40)] * 10)
+    one, other = (experiment(tmp_path / "oof" / name, root=tmp_path) for name in "ab")
+    alone = required_bytes([(one, [0, 1])])
+    cache = alone - required_bytes([(experiment(tmp_path, compute={"cache": None}), [0, 1])])
+    assert cache > 0
+    # Both read the one cache; what is finished takes nothing more.
+    assert required_bytes([(one, [0, 1]), (other, [0, 1])]) == 2 * alone - cache
+    assert required_bytes([(one, [0, 1]), (other, [])]) == alone
+    monkeypatch.setattr("nyuseg.training.disk_space.free_bytes", lambda _: alone)
+    require_space([(one, [0, 1])])
+    with pytest.raises(UserError, match=r"oof: 3 folds need about"):
+        require_space([(one, [0, 1]), (other, [1])])
 
 
 def test_the_estimate_covers_what_a_run_writes(trained_size: tuple[int, int]) -> None:
@@ -280,7 +296,7 @@ def trained_size(tmp_path_factory) -> tuple[int, int]:
     train_folds.main(["--fold", "all", *folders, *options])
     written = sum(p.stat().st_size for p in (work / "oof").rglob("*") if p.is_file())
     shutil.rmtree(work / "oof/.cache")  # As before the run: it was written, too.
-    return written, required_bytes(open_experiment("demo", work / "oof"), [0, 1])
+    return written, required_bytes([(open_experiment("demo", work / "oof"), [0, 1])])
 
 
 # One writer

@@ -1,6 +1,7 @@
 """Is there room on the disk for what a run will write?"""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from nyuseg.data.fold_names import Fold
@@ -11,39 +12,47 @@ from nyuseg.experiment.training_data import cache_parent
 from nyuseg.models.skeleton import build_skeleton
 from nyuseg.utils.errors import UserError
 
+Todo = tuple[Experiment, Sequence[Fold]]  # An experiment and those of its folds that are to do.
 
-def required_bytes(experiment: Experiment, folds: list[Fold]) -> int:
-    """Bytes that training these folds will add to the disk at most, masks included."""
+
+def required_bytes(todo: Sequence[Todo]) -> int:
+    """Bytes that training these folds will add to the disk at most, masks included.
+
+    Frame caches beside the experiments are counted once each; one elsewhere looks after itself.
+    """
+    caches = {
+        cache_folder(one.input, cache_parent(one)): one
+        for one, folds in todo
+        if folds and one.config.compute.cache == "auto"
+    }
+    new = [one for path, one in caches.items() if not path.exists()]
+    decoded = sum(cache_bytes(one.input, len(one.table)) for one in new)
+    return decoded + sum(_fold_bytes(one, folds) for one, folds in todo if folds)
+
+
+def _fold_bytes(experiment: Experiment, folds: Sequence[Fold]) -> int:
     config = experiment.config
     state = build_skeleton(config.model, config.data).state_dict()
     weights = sum(tensor.nbytes for tensor in state.values())
     images = sum(len(experiment.ids(fold, held_out=True)) for fold in folds)
     averages = sum(wish is not None for wish in (config.train.ema, config.train.mean_last))
-    needed = fold_bytes(len(folds), weights, averages, images, config.data.size)
-    return needed + _cache_bytes(experiment)
+    return fold_bytes(len(folds), weights, averages, images, config.data.size)
 
 
-def _cache_bytes(experiment: Experiment) -> int:
-    """What a frame cache will take beside the experiments; one elsewhere looks after itself."""
-    if experiment.config.compute.cache != "auto":
-        return 0
-    if cache_folder(experiment.input, cache_parent(experiment)).exists():
-        return 0
-    return cache_bytes(experiment.input, len(experiment.table))
-
-
-def require_space(experiment: Experiment, folds: list[Fold]) -> None:
-    """Raise UserError when the disk cannot hold what the folds will write."""
-    if not folds:
+def require_space(todo: Sequence[Todo]) -> None:
+    """Raise UserError when the disk cannot hold what the folds of all experiments will write."""
+    work = [(experiment, fold) for experiment, folds in todo for fold in folds]
+    if not work:
         return
-    there = sum(experiment.fold_files(fold).bytes_there() for fold in folds)
-    needed = required_bytes(experiment, folds) - there
-    free = free_bytes(experiment.folder)
+    there = sum(experiment.fold_files(fold).bytes_there() for experiment, fold in work)
+    needed = required_bytes(todo) - there
+    folder = work[0][0].folder
+    free = free_bytes(folder)
     if needed > free:
         raise UserError(
-            f"{experiment.folder}: {len(folds)} folds need about {needed / 1e9:.2f} GB, "
-            f"{free / 1e9:.2f} GB are free; make room, use --oof on another disk, "
-            "--set compute.cache=null, or train fewer folds at once"
+            f"{folder if len(todo) == 1 else folder.parent}: {len(work)} folds need about "
+            f"{needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; make room, use --oof on another "
+            "disk, --set compute.cache=null, or train fewer folds at once"
         )
 
 

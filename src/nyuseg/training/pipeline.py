@@ -63,6 +63,7 @@ def train(
     device = pick_device()
     resolved = [resolve_normalisation(config) for config in configs]
     experiments = [_begin(config, folds, root, oof, fresh, device) for config in resolved]
+    _require_space(experiments, folds)
     if train_each is None:  # Each is scored before the next one begins.
         engine = partial(one_by_one, device=device)
         for experiment in experiments:
@@ -134,8 +135,11 @@ def _begin(
     if any(map(is_full, todo)):
         require_folds(experiment, before=[fold for fold in folds if isinstance(fold, int)])
     check_folds(experiment, todo)
-    require_space(experiment, todo)
     return experiment
+
+
+def _require_space(experiments: Sequence[Experiment], folds: Sequence[Fold]) -> None:
+    require_space([(one, [k for k in folds if not one.is_finished(k)]) for one in experiments])
 
 
 def _train_in_team(
@@ -149,7 +153,7 @@ def _train_in_team(
     device = team_device()
     config = resolve_normalisation(config)
     if team.is_first:
-        _begin(config, folds, root, oof, fresh, device)
+        _require_space([_begin(config, folds, root, oof, fresh, device)], folds)
     team.wait()
     experiment = open_experiment(config.name, oof, root=root)
     numbered = [fold for fold in folds if isinstance(fold, int)]
