@@ -37,6 +37,7 @@ from nyuseg.config.schema import Config
 from nyuseg.evaluation.bootstrap import difference
 from nyuseg.evaluation.metrics import mean_iou
 from nyuseg.experiment.folder import Experiment, open_experiment
+from nyuseg.models.normalisation import resolve_normalisation
 from nyuseg.utils.arrays import write_npz
 from nyuseg.utils.files import find
 
@@ -112,7 +113,8 @@ def read_kept(names: Sequence[str]) -> Scores:
     """The scores in KEPT of what these files of configs/ say today."""
     kept, found = read_npz(KEPT) if KEPT.exists() else {}, {}
     for name in names:
-        recipe = recipe_text(load_config(CONFIGS / f"{name}.yaml"))
+        config = resolve_normalisation(load_config(CONFIGS / f"{name}.yaml"))
+        recipe = recipe_text(config)
         for fold in range(FOLDS):
             start = f"{name}/{fold}/"
             own = {key.removeprefix(start): v for key, v in kept.items() if key.startswith(start)}
