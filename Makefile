@@ -58,12 +58,13 @@ bench: .venv/installed
 gpu-check: .venv/installed
 	$(BIN)/python benchmarks/gpu_check.py
 
+# A process for each core, each with one thread.
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder -n auto
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(SIDE_BY_SIDE)
 
-# A process for each core, each with one thread. Quick are the tests that do not train.
-SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
-QUICK := $(SIDE_BY_SIDE) -n auto -m "not slow"
+# The tests that do not train.
+QUICK := $(SIDE_BY_SIDE) -m "not slow"
 quick: .venv/installed
 	$(QUICK)
 
@@ -74,7 +75,7 @@ coverage: .venv/installed
 
 # The rest.
 slow: .venv/installed
-	$(SIDE_BY_SIDE) -n auto -m slow
+	$(SIDE_BY_SIDE) -m slow
 
 lint: .venv/installed
 	$(BIN)/ruff check src tests benchmarks
