@@ -100,18 +100,18 @@ run(main)
 
 
 def test_a_lock_that_becomes_free_is_taken_by_who_waits(tmp_path: Path) -> None:
-    freed = threading.Event()
+    held, freed = threading.Event(), threading.Event()
     order = []
 
     def hold() -> None:
         with locks.only_writer(tmp_path / "fold_0"):
+            held.set()
             freed.wait(60)
             order.append("first")
 
     thread = threading.Thread(target=hold)
     thread.start()
-    while not (tmp_path / ".locks/fold_0").exists():
-        time.sleep(0.01)
+    assert held.wait(60)
     threading.Timer(0.2, freed.set).start()
     with locks.only_writer(tmp_path / "fold_0", wait=True):
         order.append("second")
