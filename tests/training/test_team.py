@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from nyuseg.config.loading import parse_config
 from nyuseg.dataloading.dataset import BatchSampler, EpochSampler
 from nyuseg.models.team import Team
+from nyuseg.training import pipeline
+from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT, read_json
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
@@ -105,22 +108,31 @@ def run(team, target, kind):
     average = step.averages.kinds["ema"].state_dict()
     state = {"weights": model.state_dict(), "gradients": gradients, "losses": losses}
     if team.is_first:
-        torch.save({**state, "ema": average}, target)
+        torch.save({**state, "ema": average}, f"{target}_{kind}.pt")
 
 if __name__ == "__main__":
-    run(join_team(), *sys.argv[1:])
+    team = join_team()
+    for kind in ("float32", "float64"):
+        run(team, sys.argv[1], kind)
 """
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what STEPS has saved of one process and of two."""
+    work = tmp_path_factory.mktemp("steps")
+    (work / "steps.py").write_text(STEPS)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT / "src")}
+    alone = [sys.executable, str(work / "steps.py"), str(work / "one")]
+    subprocess.run(alone, check=True, env=environment)
+    finished(torchrun(2, work / "steps.py", work / "two"))
+    return work
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["float32", "float64"])
-def test_twenty_steps_of_two_processes_are_those_of_one(tmp_path: Path, kind: str) -> None:
-    (tmp_path / "steps.py").write_text(STEPS)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT / "src")}
-    alone = [sys.executable, str(tmp_path / "steps.py"), str(tmp_path / "one.pt"), kind]
-    subprocess.run(alone, check=True, env=environment)
-    finished(torchrun(2, tmp_path / "steps.py", tmp_path / "two.pt", kind))
-    one, two = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("one", "two"))
+def test_twenty_steps_of_two_processes_are_those_of_one(steps: Path, kind: str) -> None:
+    one, two = (torch.load(steps / f"{name}_{kind}.pt") for name in ("one", "two"))
     torch.testing.assert_close(two["losses"], one["losses"], atol=1e-5, rtol=1e-5)
     largest = max(float(gradient.abs().max()) for gradient in one["gradients"].values())
     part = 1e-2 if kind == "float32" else 1e-9  # BatchNorm on a few pixels enlarges roundings.
@@ -223,12 +235,13 @@ def command_of(pid: int) -> str:
         return ""
 
 
-@pytest.mark.slow
-def test_parts_of_a_batch_that_do_not_come_out_even_are_refused(work: Path) -> None:
-    child = torchrun(2, *command(work, "oof", "train.batch_size=6", "compute.accumulate=2"))
-    printed, _ = child.communicate(timeout=120)
-    assert child.returncode != 0
-    assert "error: compute.accumulate: train.batch_size=6 cannot be 2 equal parts" in printed
+def test_parts_of_a_batch_that_do_not_come_out_even_are_refused(tmp_path: Path) -> None:
+    settings = {"train": {"batch_size": 6}, "compute": {"accumulate": 2}}
+    config = parse_config({"name": "x", **settings}, "x")
+    says = "compute.accumulate: train.batch_size=6 cannot be 2 equal parts on each of 2 processes"
+    with pytest.raises(UserError, match=says):
+        pipeline._train_in_team(Team(0, 2), config, [1], tmp_path, tmp_path / "oof", False)
+    assert not (tmp_path / "oof").exists()
 
 
 @pytest.mark.slow
