@@ -56,8 +56,8 @@ ELSEWHERE: dict[str, Any] = {
 class Score:
     """What a recipe scored on a fold.
 
-    kinds: for each of KINDS int64 [rooms,13,13], in the order of `rooms`. recipe: recipe_text of
-    what was trained. machine: see machine().
+    kinds: int64 [rooms,13,13], in the order of `rooms`, for each of KINDS that it has. recipe:
+    recipe_text of what was trained. machine: see machine().
     """
 
     rooms: list[str]
@@ -87,12 +87,29 @@ def recipe_text(config: Config) -> str:
     return json.dumps(changed, sort_keys=True)
 
 
+def recipe_of(name: str, changes: Sequence[str] = ()) -> str:
+    """The recipe_text of a file of configs/ with some keys changed."""
+    return recipe_text(resolve_normalisation(load_config(CONFIGS / f"{name}.yaml", changes)))
+
+
+def require_recipes(names: Sequence[str], changes: Sequence[str]) -> None:
+    """Raises SystemExit when changes would train something else than the files say, and for a
+    recipe that predicts with an epoch which was chosen by the score."""
+    for name in names:
+        kind = load_config(CONFIGS / f"{name}.yaml").predict.checkpoint
+        if kind not in KINDS:
+            raise SystemExit(f"{name}: predict.checkpoint={kind}: expected {' or '.join(KINDS)}")
+        if recipe_of(name, changes) != recipe_of(name):
+            said = " ".join(changes)
+            raise SystemExit(f"--set {said}: {name} is then another recipe; write a file for it")
+
+
 def read_score(experiment: Experiment, fold: int, seconds: float) -> Score:
     """The score of a finished fold, summed over the images of each room."""
     rows = experiment.table[experiment.table["fold"] == fold]
     codes, rooms = pd.factorize(rows["scene"])
     found = read_npz(experiment.fold_files(fold).checkpoint_scores)
-    kinds = {kind: np.zeros((len(rooms), 13, 13), np.int64) for kind in KINDS}
+    kinds = {k: np.zeros((len(rooms), 13, 13), np.int64) for k in KINDS if k in found}
     for kind, sums in kinds.items():
         np.add.at(sums, codes, found[kind])
     return Score(list(rooms), kinds, seconds, machine(), recipe_text(experiment.config))
@@ -113,13 +130,12 @@ def read_kept(names: Sequence[str]) -> Scores:
     """The scores in KEPT of what these files of configs/ say today."""
     kept, found = read_npz(KEPT) if KEPT.exists() else {}, {}
     for name in names:
-        config = resolve_normalisation(load_config(CONFIGS / f"{name}.yaml"))
-        recipe = recipe_text(config)
+        recipe = recipe_of(name)
         for fold in range(FOLDS):
             start = f"{name}/{fold}/"
             own = {key.removeprefix(start): v for key, v in kept.items() if key.startswith(start)}
             if own and str(own["recipe"]) == recipe:
-                rooms, kinds = own["rooms"].tolist(), {kind: own[kind] for kind in KINDS}
+                rooms, kinds = own["rooms"].tolist(), {k: own[k] for k in KINDS if k in own}
                 seconds, where = float(own["cpu_seconds"]), str(own["machine"])
                 found[name, fold] = Score(rooms, kinds, seconds, where, recipe)
     return found
@@ -180,10 +196,16 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder for what is trained")
     parser.add_argument("--input", default=str(PROJECT / "input"), metavar="DIR")
     parser.add_argument("--fold", type=int, action="append", choices=range(FOLDS))
-    parser.add_argument("--set", action="append", default=[], help="KEY=VALUE for all recipes")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        help="KEY=VALUE: where the weights are, how to compute",
+    )
     options = parser.parse_args()
     if options.what == "run" and not options.work:
         parser.error("run: give --work, a folder for what is trained")
+    require_recipes(options.recipe, options.set)
     for fold in (options.fold or range(FOLDS)) if options.what == "run" else ():
         done = paired(read_kept(options.recipe), options.recipe)
         with ThreadPoolExecutor(len(options.recipe)) as side_by_side:

@@ -245,7 +245,7 @@ def call(command: Sequence[str], log: Path, spent: Path) -> float:
     """Run a command; returns the CPU seconds that it and its earlier attempts took, which `spent`
     keeps. Exits, naming the log, when it fails."""
     before = float(read_json(spent)["seconds"]) if spent.exists() else 0.0
-    spent.parent.mkdir(exist_ok=True)
+    spent.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         child = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)

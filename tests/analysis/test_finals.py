@@ -74,3 +74,16 @@ def test_a_recipe_that_was_changed_since_is_not_the_one_in_the_file() -> None:
     same = ("model.encoder_weights=/a/file", "name=mine", "compute.accumulate=2")
     keep(NAMES[1], 0, score(NAMES[1], 0, 0.1, "one", *same))
     assert len(read_kept(NAMES)) == 2
+
+
+def test_what_would_train_another_recipe_is_refused_before_it_starts() -> None:
+    finals.require_recipes(NAMES, ["model.encoder_weights=/some/file", "compute.workers=0"])
+    with pytest.raises(SystemExit, match=r"--set train.lr=0.1: nyuv2_small is then another recipe"):
+        finals.require_recipes(NAMES, ["train.lr=0.1"])
+
+
+def test_an_epoch_that_was_chosen_by_the_score_is_no_final(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "lucky.yaml").write_text("name: lucky\npredict: {checkpoint: best}\n")
+    monkeypatch.setattr(finals, "CONFIGS", tmp_path)
+    with pytest.raises(SystemExit, match=r"lucky: predict.checkpoint=best: expected last or ema"):
+        finals.require_recipes(["lucky"], [])
