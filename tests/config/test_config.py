@@ -201,6 +201,12 @@ def test_fpn_needs_channels_for_its_groups() -> None:
     assert load_config(EXP060, ["model.decoder_channels=96"]).model.decoder_channels == 96
 
 
+def test_a_decoder_that_is_separable_already_is_not_made_so() -> None:
+    message = refused(EXP060, "model.separable=true")
+    assert "model.separable: deeplabv3plus is so already" in message
+    assert load_config(EXP060, ["model.separable=true", "model.decoder=fpn"]).model.separable
+
+
 @pytest.mark.parametrize("decoder", ["fpn", "upernet", "unet"])
 def test_other_decoders_need_multiples_of_32(decoder: str) -> None:
     message = refused(EXP060, f"model.decoder={decoder}", "data.size=[48, 64]")

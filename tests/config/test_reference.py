@@ -8,9 +8,8 @@ from nyuseg.utils.files import PROJECT
 KEYS = """
 name seed
 data.size data.channels data.mean data.std data.depth_unit data.depth_missing
-model.decoder model.decoder_channels model.encoder model.patch_size model.drop_path
-model.encoder_weights model.input_init model.fusion
-model.depth_head
+model.decoder model.decoder_channels model.separable model.encoder model.patch_size
+model.drop_path model.encoder_weights model.input_init model.fusion model.depth_head
 augment.working_size augment.zoom augment.crop augment.rare_crop augment.zoom_depth
 augment.flip augment.shift augment.scale augment.rotate
 augment.colour augment.blur augment.noise

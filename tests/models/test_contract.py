@@ -128,6 +128,33 @@ def test_a_decoder_is_as_wide_as_it_is_told(decoder: str) -> None:
     assert narrow.eval()(images(2).to("meta"))["logits"].shape == (2, 13, 8, 24)
 
 
+@pytest.mark.parametrize("decoder", ["fpn", "upernet", "unet", "dpt"])
+@torch.no_grad()
+def test_a_separable_decoder_filters_each_channel_by_itself(tmp_path: Path, decoder: str) -> None:
+    encoder = "tu-test_vit" if decoder == "dpt" else "tu-test_resnet"
+    plain = Model(decoder=decoder, encoder=encoder, encoder_weights=None)
+    options, data = plain.model_copy(update={"separable": True}), Data(size=SIZE)
+    usual, network = (build_model(one, data).eval() for one in (plain, options))
+    assert _shapes(network.encoder) == _shapes(usual.encoder)
+    wide = [
+        conv
+        for conv in network.decoder.modules()
+        if isinstance(conv, nn.Conv2d) and max(conv.kernel_size) > 1
+    ]
+    assert len(wide) >= 5 and all(conv.groups == conv.in_channels for conv in wide)
+    few, many = (sum(p.numel() for p in net.decoder.parameters()) for net in (network, usual))
+    assert few < 0.5 * many
+    batch = images(1)
+    for key, value in network(batch).items():
+        assert value.shape == usual(batch)[key].shape and value.std() > 0
+    # What the kernel opens is the same network.
+    files = FoldFiles(tmp_path)
+    release_weights(files, network.state_dict(), release_facts())
+    opened = open_release(files, options, data)
+    for key, value in network(batch).items():
+        assert torch.allclose(opened(batch)[key], value, rtol=1e-2, atol=1e-2 * value.std())
+
+
 def _shapes(network: nn.Module) -> dict[str, torch.Size]:
     return {name: p.shape for name, p in network.named_parameters()}
 

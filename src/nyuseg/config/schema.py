@@ -128,6 +128,12 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _filters_to_part(self) -> "Config":
+        if self.model.separable and self.model.decoder == "deeplabv3plus":
+            raise ValueError("model.separable: deeplabv3plus is so already; fpn, for one, is not")
+        return self
+
+    @model_validator(mode="after")
     def _patches_suit_decoder(self) -> "Config":
         if self.model.patch_size is not None and self.model.decoder != "dpt":
             raise ValueError("model.patch_size: only of the transformers of model.decoder=dpt")

@@ -119,6 +119,11 @@ class Model(Section):
     """Width of the decoder: its number of channels, of unet at its deepest level. fpn wants a
     multiple of 64. A small encoder needs fewer than the usual 256."""
 
+    separable: bool = False
+    """Whether the decoder's filters over all channels are made one for each channel and a mixture
+    of them, as those of deeplabv3plus are: a ninth of the arithmetic, which is most of a training
+    step where the encoder is small."""
+
     encoder: str = "resnet101"
     """Any encoder of segmentation-models-pytorch, or tu- and the name of a model of timm."""
 

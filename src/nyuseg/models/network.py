@@ -29,6 +29,7 @@ from nyuseg.models.encoder_weights import (
 )
 from nyuseg.models.levels import read_levels
 from nyuseg.models.records import timm_record
+from nyuseg.models.separable import part_filters
 from nyuseg.models.two_stream import TwoStream, part_norms
 from nyuseg.utils.errors import UserError
 
@@ -45,6 +46,8 @@ class MultiTaskNet(nn.Module):
 
     def __init__(self, network: smp.base.SegmentationModel, options: Model, data: Data) -> None:
         super().__init__()
+        if options.separable:
+            part_filters(network.decoder)
         use_atrous(network)
         use_float32(network)
         self.encoder, self.decoder = network.encoder, network.decoder
