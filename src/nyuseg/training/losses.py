@@ -14,9 +14,8 @@ from segmentation_models_pytorch.losses import (
 from nyuseg.config.sections import Train
 from nyuseg.data.classes import VOID
 
-# Lovasz sorts all pixels for each class. Those of every fourth row and column, the stride of a
-# decoder, tell as much about
-# the shares of regions, and cost a sixteenth.
+# Lovasz sorts all pixels for each class. Those of every fourth row and column, the stride of the
+# logits, tell as much about the shares of regions, and cost a sixteenth.
 SORT_EVERY = 4
 
 
