@@ -137,6 +137,15 @@ INGREDIENTS["heights too"] = ("data.channels=[rgb,inverse_depth,height,upward]",
 HEIGHTS = "data.channels=[rgb,inverse_depth,slopes,height,upward]"
 INGREDIENTS["best and heights"] = (*INGREDIENTS["best without slopes"], HEIGHTS)
 INGREDIENTS["best and rare crops"] = (*INGREDIENTS["best"], "augment.rare_crop=0.5")
+# Added when a step was seen to be the decoder's: as many epochs as best, what is bought with the
+# time, and a rate that suits them.
+_separable = (*INGREDIENTS["best"], "model.separable=true")
+INGREDIENTS["best and separable, same epochs"] = _separable
+INGREDIENTS["best and separable"] = (*_separable, "train.epochs=12")
+INGREDIENTS["best and separable, encoder at lr x 0.6"] = (
+    *INGREDIENTS["best and separable"],
+    "train.encoder_lr=0.6",
+)
 # What the others are compared with, and by which checkpoint: the one that its file predicts with.
 REFERENCES = {"base": "last", "best": "ema"}
 # An arm that is further than this below the base with its first seed gets no others.

@@ -266,8 +266,9 @@ def test_space_is_asked_for_all_experiments_together(tmp_path: Path, monkeypatch
     alone = required_bytes([(one, [0, 1])])
     cache = alone - required_bytes([(experiment(tmp_path, compute={"cache": None}), [0, 1])])
     assert cache > 0
-    # Both read the one cache; what is finished takes nothing more.
-    assert required_bytes([(one, [0, 1]), (other, [0, 1])]) == 2 * alone - cache
+    # Both read the one cache, and no two folds are trained at once: as one with all the folds.
+    pair = required_bytes([(one, [0, 1]), (other, [2, 3])])
+    assert alone < pair == required_bytes([(one, [0, 1, 2, 3])]) < 2 * alone - cache
     assert required_bytes([(one, [0, 1]), (other, [])]) == alone
     monkeypatch.setattr("nyuseg.training.disk_space.free_bytes", lambda _: alone)
     require_space([(one, [0, 1])])

@@ -40,12 +40,16 @@ def built(request: pytest.FixtureRequest) -> tuple[tuple[Model, Data], nn.Module
     """The sections of a pair and its network, in which no scale, shift or statistic is 0 or 1."""
     torch.manual_seed(2)
     options = sections(*request.param)
-    network = build_model(*options)
-    with torch.no_grad():
-        for tensor in (*network.parameters(), *network.buffers()):
-            if tensor.ndim == 1:
-                tensor.copy_(torch.empty_like(tensor).uniform_(0.5, 1.5))
-    return options, network
+    return options, unlike_new(build_model(*options))
+
+
+@torch.no_grad()
+def unlike_new(network: nn.Module) -> nn.Module:
+    """The network with every scale, shift and statistic drawn from 0.5..1.5."""
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.ndim == 1:
+            tensor.copy_(torch.empty_like(tensor).uniform_(0.5, 1.5))
+    return network
 
 
 def test_answers_have_stride_4_and_every_weight_learns(built) -> None:
@@ -134,7 +138,7 @@ def test_a_separable_decoder_filters_each_channel_by_itself(tmp_path: Path, deco
     encoder = "tu-test_vit" if decoder == "dpt" else "tu-test_resnet"
     plain = Model(decoder=decoder, encoder=encoder, encoder_weights=None)
     options, data = plain.model_copy(update={"separable": True}), Data(size=SIZE)
-    usual, network = (build_model(one, data).eval() for one in (plain, options))
+    usual, network = (unlike_new(build_model(one, data)).eval() for one in (plain, options))
     assert _shapes(network.encoder) == _shapes(usual.encoder)
     wide = [
         conv
@@ -153,6 +157,11 @@ def test_a_separable_decoder_filters_each_channel_by_itself(tmp_path: Path, deco
     opened = open_release(files, options, data)
     for key, value in network(batch).items():
         assert torch.allclose(opened(batch)[key], value, rtol=1e-2, atol=1e-2 * value.std())
+    # And every filter learns.
+    network.train().zero_grad(set_to_none=True)
+    with torch.enable_grad():
+        sum(value.square().mean() for value in network(images(2)).values()).backward()
+    assert all(conv.weight.grad.abs().max() > 0 for conv in wide)
 
 
 def _shapes(network: nn.Module) -> dict[str, torch.Size]:

@@ -120,9 +120,9 @@ class Model(Section):
     multiple of 64. A small encoder needs fewer than the usual 256."""
 
     separable: bool = False
-    """Whether the decoder's filters over all channels are made one for each channel and a mixture
-    of them, as those of deeplabv3plus are: a ninth of the arithmetic, which is most of a training
-    step where the encoder is small."""
+    """Whether the decoder's dense 3x3 convolutions become depthwise-separable ones, as those of
+    deeplabv3plus are: a ninth of the arithmetic, which is half of a training step where the encoder
+    is small."""
 
     encoder: str = "resnet101"
     """Any encoder of segmentation-models-pytorch, or tu- and the name of a model of timm."""

@@ -85,5 +85,10 @@ def fold_bytes(folds: int, weights: int, averages: int, images: int, size: tuple
     grid = (height // STRIDE) * (width // STRIDE) * 2  # float16
     # A mask compresses to a few kilobytes; a pixel a byte would be the worst.
     image = grid * (NUM_CLASSES + 1) + height * width // 8 + MATRICES
-    times = (KEPT + averages) * folds + WORKING + 2 * averages
-    return weights * times + image * images
+    kept = weights * (KEPT + averages) * folds
+    return kept + working_bytes(weights, averages) + image * images
+
+
+def working_bytes(weights: int, averages: int) -> int:
+    """Bytes, of those of fold_bytes, that only the fold which is being trained takes."""
+    return weights * (WORKING + 2 * averages)

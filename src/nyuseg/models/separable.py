@@ -11,9 +11,9 @@ from torch import nn
 
 
 def part_filters(decoder: nn.Module) -> None:
-    """Replace each convolution over all channels that is wider than a pixel, in place.
+    """Replace each dense convolution that is wider than a pixel, in place.
 
-    What replaces it starts as smp starts a decoder.
+    What replaces it starts as smp starts a decoder. Transposed ones, of which DPT has two, stay.
     """
     for parent in list(decoder.modules()):
         for name, conv in list(parent.named_children()):

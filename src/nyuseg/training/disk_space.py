@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nyuseg.data.fold_names import Fold
 from nyuseg.data.frame_cache import cache_bytes, cache_folder
-from nyuseg.experiment.fold_files import fold_bytes
+from nyuseg.experiment.fold_files import fold_bytes, working_bytes
 from nyuseg.experiment.folder import Experiment
 from nyuseg.experiment.training_data import cache_parent
 from nyuseg.models.skeleton import build_skeleton
@@ -16,7 +16,8 @@ Todo = tuple[Experiment, Sequence[Fold]]  # An experiment and those of its folds
 
 
 def required_bytes(todo: Sequence[Todo]) -> int:
-    """Bytes that training these folds will add to the disk at most, masks included.
+    """Bytes that training these folds one after another will add to the disk at most, masks
+    included.
 
     Frame caches beside the experiments are counted once each; one elsewhere looks after itself.
     """
@@ -27,16 +28,20 @@ def required_bytes(todo: Sequence[Todo]) -> int:
     }
     new = [one for path, one in caches.items() if not path.exists()]
     decoded = sum(cache_bytes(one.input, len(one.table)) for one in new)
-    return decoded + sum(_fold_bytes(one, folds) for one, folds in todo if folds)
+    parts = [_kept_and_working(one, folds) for one, folds in todo if folds]
+    kept, working = zip(*parts, strict=True) if parts else ((), ())
+    return decoded + sum(kept) + max(working, default=0)
 
 
-def _fold_bytes(experiment: Experiment, folds: Sequence[Fold]) -> int:
+def _kept_and_working(experiment: Experiment, folds: Sequence[Fold]) -> tuple[int, int]:
+    """Bytes that these folds leave, and those that one takes besides while it is trained."""
     config = experiment.config
     state = build_skeleton(config.model, config.data).state_dict()
     weights = sum(tensor.nbytes for tensor in state.values())
     images = sum(len(experiment.ids(fold, held_out=True)) for fold in folds)
     averages = sum(wish is not None for wish in (config.train.ema, config.train.mean_last))
-    return fold_bytes(len(folds), weights, averages, images, config.data.size)
+    working = working_bytes(weights, averages)
+    return fold_bytes(len(folds), weights, averages, images, config.data.size) - working, working
 
 
 def require_space(todo: Sequence[Todo]) -> None:
