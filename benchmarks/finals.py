@@ -1,9 +1,10 @@
 """Recipes against each other over five folds, on as many machines and evenings as it takes.
 
 Trains every recipe on a fold, side by side with one thread each, before it goes on to the next.
-What a run scored, room by room, is kept in benchmarks/nyuv2_small/finals.npz, which is small enough
-to be committed, and not trained again. Two processors round differently, and the same seed may
-score .015 apart on them: so a fold only counts where one machine has trained all the recipes.
+What a run scored, room by room, is kept as a small file in benchmarks/nyuv2_small/finals, to be
+committed, and not trained again on such a machine. Two processors round differently, and the same
+seed may score .015 apart on them: so a fold only counts where one machine has trained all the
+recipes. CPU seconds grow with what runs beside: compare those of recipes that ran together.
 
 Names are those of files in configs/; the first is what the others are compared with.
 
@@ -15,13 +16,13 @@ examples:
 """
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,7 @@ from nyuseg.utils.arrays import write_npz
 from nyuseg.utils.files import find
 
 CONFIGS, FOLDS = PROJECT / "configs", 5
-KEPT = PROJECT / "benchmarks/nyuv2_small/finals.npz"
-WRITES = Lock()
+KEPT = PROJECT / "benchmarks/nyuv2_small/finals"
 KINDS = ("last", "ema")
 # Where the weights and the data lie does not belong to a recipe, nor how it is computed.
 ELSEWHERE: dict[str, Any] = {
@@ -67,7 +67,7 @@ class Score:
     recipe: str
 
 
-Scores = dict[tuple[str, int], Score]  # By recipe and fold.
+Scores = dict[tuple[str, int, str], Score]  # By recipe, fold and machine.
 
 
 def machine() -> str:
@@ -84,7 +84,7 @@ def machine() -> str:
 def recipe_text(config: Config) -> str:
     """What a configuration trains, apart from ELSEWHERE and from what is as usual."""
     changed = config.model_dump(mode="json", exclude=ELSEWHERE, exclude_defaults=True)
-    return json.dumps(changed, sort_keys=True)
+    return json.dumps({**changed, "random": config.model.encoder_weights is None}, sort_keys=True)
 
 
 def recipe_of(name: str, changes: Sequence[str] = ()) -> str:
@@ -96,12 +96,22 @@ def require_recipes(names: Sequence[str], changes: Sequence[str]) -> None:
     """Raises SystemExit when changes would train something else than the files say, and for a
     recipe that predicts with an epoch which was chosen by the score."""
     for name in names:
-        kind = load_config(CONFIGS / f"{name}.yaml").predict.checkpoint
-        if kind not in KINDS:
-            raise SystemExit(f"{name}: predict.checkpoint={kind}: expected {' or '.join(KINDS)}")
-        if recipe_of(name, changes) != recipe_of(name):
-            said = " ".join(changes)
+        config = load_config(CONFIGS / f"{name}.yaml", changes)
+        if config.predict.checkpoint not in KINDS:
+            given, expected = config.predict.checkpoint, " or ".join(KINDS)
+            raise SystemExit(f"{name}: predict.checkpoint={given}: expected {expected}")
+        if recipe_of(name, changes) != recipe_of(name) or config.name != name:
+            said = " ".join(changes) or f"name={config.name}"
             raise SystemExit(f"--set {said}: {name} is then another recipe; write a file for it")
+
+
+def require_machine(work: Path) -> None:
+    """Raises SystemExit when a machine that rounds otherwise has begun what lies in the folder."""
+    note = work / "machine.txt"
+    if note.exists() and note.read_text() != machine():
+        raise SystemExit(f"{work}: begun on {note.read_text()}; give another --work")
+    work.mkdir(parents=True, exist_ok=True)
+    note.write_text(machine())
 
 
 def read_score(experiment: Experiment, fold: int, seconds: float) -> Score:
@@ -116,47 +126,49 @@ def read_score(experiment: Experiment, fold: int, seconds: float) -> Score:
 
 
 def keep(name: str, fold: int, score: Score) -> None:
-    """Add the score of a recipe on a fold to KEPT, or replace it."""
-    facts = {"rooms": score.rooms, "cpu_seconds": score.seconds}
+    """Write the score of a recipe on a fold into KEPT, in place of one of the same machine."""
+    facts = {"rooms": score.rooms, "cpu_seconds": score.seconds, "name": name, "fold": fold}
     facts |= {"machine": score.machine, "recipe": score.recipe}
+    own = hashlib.sha256(f"{score.machine} {score.recipe}".encode()).hexdigest()[:8]
+    KEPT.mkdir(parents=True, exist_ok=True)
     new = {key: np.array(value) for key, value in facts.items()} | score.kinds
-    with WRITES:
-        kept = read_npz(KEPT) if KEPT.exists() else {}
-        KEPT.parent.mkdir(parents=True, exist_ok=True)
-        write_npz(KEPT, {**kept, **{f"{name}/{fold}/{key}": value for key, value in new.items()}})
+    write_npz(KEPT / f"{name}_f{fold}_{own}.npz", new)
 
 
 def read_kept(names: Sequence[str]) -> Scores:
     """The scores in KEPT of what these files of configs/ say today."""
-    kept, found = read_npz(KEPT) if KEPT.exists() else {}, {}
-    for name in names:
-        recipe = recipe_of(name)
-        for fold in range(FOLDS):
-            start = f"{name}/{fold}/"
-            own = {key.removeprefix(start): v for key, v in kept.items() if key.startswith(start)}
-            if own and str(own["recipe"]) == recipe:
-                rooms, kinds = own["rooms"].tolist(), {k: own[k] for k in KINDS if k in own}
-                seconds, where = float(own["cpu_seconds"]), str(own["machine"])
-                found[name, fold] = Score(rooms, kinds, seconds, where, recipe)
+    recipes = {name: recipe_of(name) for name in names}
+    found = {}
+    for path in sorted(KEPT.glob("*.npz")):
+        own = read_npz(path)
+        name, fold, where = str(own["name"]), int(own["fold"]), str(own["machine"])
+        if str(own["recipe"]) == recipes.get(name):
+            kinds = {kind: own[kind] for kind in KINDS if kind in own}
+            seconds, rooms = float(own["cpu_seconds"]), own["rooms"].tolist()
+            found[name, fold, where] = Score(rooms, kinds, seconds, where, recipes[name])
     return found
 
 
-def paired(scores: Scores, names: Sequence[str]) -> list[int]:
-    """The folds on which one machine has trained all the recipes."""
-
-    def places(fold: int) -> set[str]:
-        return {scores[name, fold].machine if (name, fold) in scores else "" for name in names}
-
-    return [fold for fold in range(FOLDS) if len(places(fold)) == 1 and "" not in places(fold)]
+def paired(scores: Scores, names: Sequence[str]) -> dict[int, str]:
+    """A machine that has trained all the recipes, for each fold for which there is one."""
+    found = {}
+    for fold in range(FOLDS):
+        of_each = ({w for n, k, w in scores if (n, k) == (name, fold)} for name in names)
+        for where in sorted(set.intersection(*of_each))[:1]:
+            found[fold] = where
+    return found
 
 
 def train(name: str, fold: int, options: argparse.Namespace) -> None:
     """Train a recipe on a fold and keep its score; exits, naming its log, if that fails."""
     oof, log = options.work / "oof", options.work / f"{name}_f{fold}.log"
+    spent = options.work / "cpu" / f"{name}_f{fold}.json"
+    if not (oof / name / f"fold_{fold}").exists():  # It was another recipe's of this name.
+        spent.unlink(missing_ok=True)
     command = [sys.executable, str(PROJECT / "src/train_folds.py"), "--fold", str(fold)]
     command += ["--config", str(CONFIGS / f"{name}.yaml"), "--input", str(find(options.input))]
     command += ["--oof", str(oof), *(part for text in options.set for part in ("--set", text))]
-    seconds = call(command, log, options.work / "cpu" / f"{name}_f{fold}.json")
+    seconds = call(command, log, spent)
     keep(name, fold, read_score(open_experiment(name, oof), fold, seconds))
     print(f"{name}, fold {fold}: {seconds:.0f} s", flush=True)
 
@@ -170,11 +182,11 @@ def table(scores: Scores, names: Sequence[str]) -> pd.DataFrame:
     folds = paired(scores, names)
     if not folds:
         raise SystemExit(f"{KEPT}: no fold on which one machine trained {' and '.join(names)}")
-    rooms = [room for fold in folds for room in scores[names[0], fold].rooms]
+    rooms = [room for k, where in folds.items() for room in scores[names[0], k, where].rooms]
     pooled, rows = {}, []
     for name in names:
         kind = load_config(CONFIGS / f"{name}.yaml").predict.checkpoint
-        own = {fold: scores[name, fold] for fold in folds}
+        own = {fold: scores[name, fold, where] for fold, where in folds.items()}
         pooled[name] = np.concatenate([score.kinds[kind] for score in own.values()])
         over = difference(pooled[name], pooled[names[0]], rooms)
         rows.append(
@@ -185,6 +197,17 @@ def table(scores: Scores, names: Sequence[str]) -> pd.DataFrame:
             | {"cpu_seconds": round(sum(score.seconds for score in own.values()))}
         )
     return pd.DataFrame(rows)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train what such a machine has not trained yet, fold by fold."""
+    require_recipes(options.recipe, options.set)
+    require_machine(options.work)
+    for fold in options.fold or range(FOLDS):
+        kept = read_kept(options.recipe)
+        todo = [name for name in options.recipe if (name, fold, machine()) not in kept]
+        with ThreadPoolExecutor(len(options.recipe)) as side_by_side:
+            list(side_by_side.map(lambda name, fold=fold: train(name, fold, options), todo))
 
 
 def main() -> None:
@@ -205,12 +228,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.what == "run" and not options.work:
         parser.error("run: give --work, a folder for what is trained")
-    require_recipes(options.recipe, options.set)
-    for fold in (options.fold or range(FOLDS)) if options.what == "run" else ():
-        done = paired(read_kept(options.recipe), options.recipe)
-        with ThreadPoolExecutor(len(options.recipe)) as side_by_side:
-            todo = options.recipe if fold not in done else ()
-            list(side_by_side.map(lambda name, fold=fold: train(name, fold, options), todo))
+    if options.what == "run":
+        run(options)
     found = table(read_kept(options.recipe), options.recipe)
     print(found.to_string(index=False, float_format="%.4f"))
 

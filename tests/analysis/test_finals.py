@@ -4,17 +4,19 @@ from pathlib import Path
 
 import finals
 import numpy as np
+import pandas as pd
 import pytest
 from finals import Score, keep, paired, read_kept, recipe_text, table
 
 from nyuseg.config.loading import load_config
+from nyuseg.experiment.folder import Experiment
 
 NAMES = ("nyuv2_small", "nyuv2_small_best")
 
 
 @pytest.fixture(autouse=True)
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "kept" / "finals.npz"
+    path = tmp_path / "kept" / "finals"
     monkeypatch.setattr(finals, "KEPT", path)
     return path
 
@@ -43,8 +45,11 @@ def test_a_fold_counts_where_one_machine_trained_all(kept: Path) -> None:
         keep(NAMES[1], fold, score(NAMES[1], fold, 0.1, machine))
     scores = read_kept(NAMES)
     assert len(scores) == 8
-    assert paired(scores, NAMES) == [2, 4]
-    assert paired(scores, NAMES[:1]) == [0, 1, 2, 4]
+    assert paired(scores, NAMES) == {2: "one", 4: "one"}
+    assert list(paired(scores, NAMES[:1])) == [0, 1, 2, 4]
+    keep(NAMES[0], 0, score(NAMES[0], 0, 0.2, "other"))  # Beside what the one has kept of it.
+    assert paired(read_kept(NAMES), NAMES) == {0: "other", 2: "one", 4: "one"}
+    assert len(read_kept(NAMES)) == 9
 
 
 def test_the_table_has_what_each_predicts_with_and_the_difference_over_rooms() -> None:
@@ -67,7 +72,7 @@ def test_the_table_has_what_each_predicts_with_and_the_difference_over_rooms() -
 def test_a_recipe_that_was_changed_since_is_not_the_one_in_the_file() -> None:
     keep(NAMES[0], 0, score(NAMES[0], 0, 0.2))
     keep(NAMES[1], 0, score(NAMES[1], 0, 0.1, "one", "train.lovasz=0.25"))
-    assert list(read_kept(NAMES)) == [(NAMES[0], 0)]
+    assert list(read_kept(NAMES)) == [(NAMES[0], 0, "one")]
     with pytest.raises(SystemExit, match="no fold on which one machine trained"):
         table(read_kept(NAMES), NAMES)
     # Where the weights lie, how it is called and what computes it are no part of it.
@@ -80,6 +85,9 @@ def test_what_would_train_another_recipe_is_refused_before_it_starts() -> None:
     finals.require_recipes(NAMES, ["model.encoder_weights=/some/file", "compute.workers=0"])
     with pytest.raises(SystemExit, match=r"--set train.lr=0.1: nyuv2_small is then another recipe"):
         finals.require_recipes(NAMES, ["train.lr=0.1"])
+    for change in ("model.encoder_weights=null", "name=other"):
+        with pytest.raises(SystemExit, match=f"--set {change}: nyuv2_small is then another"):
+            finals.require_recipes(NAMES, [change])
 
 
 def test_an_epoch_that_was_chosen_by_the_score_is_no_final(tmp_path: Path, monkeypatch) -> None:
@@ -87,3 +95,34 @@ def test_an_epoch_that_was_chosen_by_the_score_is_no_final(tmp_path: Path, monke
     monkeypatch.setattr(finals, "CONFIGS", tmp_path)
     with pytest.raises(SystemExit, match=r"lucky: predict.checkpoint=best: expected last or ema"):
         finals.require_recipes(["lucky"], [])
+
+
+def test_a_score_is_the_sum_over_the_images_of_each_room(tmp_path: Path) -> None:
+    rooms = ["kitchen", "attic", "kitchen", "attic", "hall"]
+    table = pd.DataFrame({"image_id": list("abcde"), "scene": rooms, "fold": [1, 1, 1, 0, 1]})
+    config = load_config(finals.CONFIGS / f"{NAMES[0]}.yaml")
+    experiment = Experiment(tmp_path, config, table, tmp_path)
+    last = np.arange(4 * 13 * 13).reshape(4, 13, 13)  # Of a, b, c and e.
+    files = experiment.fold_files(1)
+    files.folder.mkdir()
+    np.savez(files.checkpoint_scores, last=last, best=last + 1)
+    score = finals.read_score(experiment, 1, 9.5)
+    assert (score.rooms, list(score.kinds), score.seconds) == (
+        ["kitchen", "attic", "hall"],
+        ["last"],
+        9.5,
+    )
+    assert np.array_equal(score.kinds["last"], [last[0] + last[2], last[1], last[3]])
+    assert score.machine == finals.machine() and score.recipe == recipe_text(config)
+
+
+def test_a_folder_that_another_machine_began_is_refused(tmp_path: Path, monkeypatch) -> None:
+    work = tmp_path / "new" / "work"
+    finals.require_machine(work)
+    finals.require_machine(work)
+    here = finals.machine()
+    assert "torch" in here
+    monkeypatch.setattr(finals, "machine", lambda: "another")
+    with pytest.raises(SystemExit) as refusal:
+        finals.require_machine(work)
+    assert str(refusal.value) == f"{work}: begun on {here}; give another --work"
