@@ -87,9 +87,9 @@ def recipe_text(config: Config) -> str:
     return json.dumps({**changed, "random": config.model.encoder_weights is None}, sort_keys=True)
 
 
-def recipe_of(name: str, changes: Sequence[str] = ()) -> str:
-    """The recipe_text of a file of configs/ with some keys changed."""
-    return recipe_text(resolve_normalisation(load_config(CONFIGS / f"{name}.yaml", changes)))
+def recipe_of(name: str) -> str:
+    """The recipe_text of a file of configs/."""
+    return recipe_text(resolve_normalisation(load_config(CONFIGS / f"{name}.yaml")))
 
 
 def require_recipes(names: Sequence[str], changes: Sequence[str]) -> None:
@@ -100,7 +100,7 @@ def require_recipes(names: Sequence[str], changes: Sequence[str]) -> None:
         if config.predict.checkpoint not in KINDS:
             given, expected = config.predict.checkpoint, " or ".join(KINDS)
             raise SystemExit(f"{name}: predict.checkpoint={given}: expected {expected}")
-        if recipe_of(name, changes) != recipe_of(name) or config.name != name:
+        if recipe_text(resolve_normalisation(config)) != recipe_of(name) or config.name != name:
             said = " ".join(changes) or f"name={config.name}"
             raise SystemExit(f"--set {said}: {name} is then another recipe; write a file for it")
 
@@ -226,9 +226,9 @@ def main() -> None:
         help="KEY=VALUE: where the weights are, how to compute",
     )
     options = parser.parse_args()
-    if options.what == "run" and not options.work:
-        parser.error("run: give --work, a folder for what is trained")
     if options.what == "run":
+        if not options.work:
+            parser.error("run: give --work, a folder for what is trained")
         run(options)
     found = table(read_kept(options.recipe), options.recipe)
     print(found.to_string(index=False, float_format="%.4f"))

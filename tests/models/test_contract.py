@@ -135,6 +135,7 @@ def test_a_decoder_is_as_wide_as_it_is_told(decoder: str) -> None:
 @pytest.mark.parametrize("decoder", ["fpn", "upernet", "unet", "dpt"])
 @torch.no_grad()
 def test_a_separable_decoder_filters_each_channel_by_itself(tmp_path: Path, decoder: str) -> None:
+    torch.manual_seed(2)
     encoder = "tu-test_vit" if decoder == "dpt" else "tu-test_resnet"
     plain = Model(decoder=decoder, encoder=encoder, encoder_weights=None)
     options, data = plain.model_copy(update={"separable": True}), Data(size=SIZE)

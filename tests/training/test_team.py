@@ -132,7 +132,9 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["float32", "float64"])
 def test_twenty_steps_of_two_processes_are_those_of_one(steps: Path, kind: str) -> None:
-    one, two = (torch.load(steps / f"{name}_{kind}.pt") for name in ("one", "two"))
+    one, two = (
+        torch.load(steps / f"{name}_{kind}.pt", weights_only=True) for name in ("one", "two")
+    )
     torch.testing.assert_close(two["losses"], one["losses"], atol=1e-5, rtol=1e-5)
     largest = max(float(gradient.abs().max()) for gradient in one["gradients"].values())
     part = 1e-2 if kind == "float32" else 1e-9  # BatchNorm on a few pixels enlarges roundings.

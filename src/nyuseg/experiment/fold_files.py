@@ -76,7 +76,13 @@ class FoldFiles:
 
 
 def fold_bytes(folds: int, weights: int, averages: int, images: int, size: tuple[int, int]) -> int:
-    """Bytes that so many folds, trained one after another, take at most; masks included.
+    """Bytes that so many folds, trained one after another, take at most; see kept_bytes."""
+    kept = kept_bytes(folds, weights, averages, images, size)
+    return kept + working_bytes(weights, averages)
+
+
+def kept_bytes(folds: int, weights: int, averages: int, images: int, size: tuple[int, int]) -> int:
+    """Bytes that so many trained folds leave at most; masks included.
 
     weights: bytes of a network's; averages: how many averages of them are kept; images: held-out
     images of all folds together; size: height and width of the network's input.
@@ -85,10 +91,9 @@ def fold_bytes(folds: int, weights: int, averages: int, images: int, size: tuple
     grid = (height // STRIDE) * (width // STRIDE) * 2  # float16
     # A mask compresses to a few kilobytes; a pixel a byte would be the worst.
     image = grid * (NUM_CLASSES + 1) + height * width // 8 + MATRICES
-    kept = weights * (KEPT + averages) * folds
-    return kept + working_bytes(weights, averages) + image * images
+    return weights * (KEPT + averages) * folds + image * images
 
 
 def working_bytes(weights: int, averages: int) -> int:
-    """Bytes, of those of fold_bytes, that only the fold which is being trained takes."""
+    """Bytes that a fold takes besides while it is trained."""
     return weights * (WORKING + 2 * averages)

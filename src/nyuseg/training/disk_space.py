@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nyuseg.data.fold_names import Fold
 from nyuseg.data.frame_cache import cache_bytes, cache_folder
-from nyuseg.experiment.fold_files import fold_bytes, working_bytes
+from nyuseg.experiment.fold_files import kept_bytes, working_bytes
 from nyuseg.experiment.folder import Experiment
 from nyuseg.experiment.training_data import cache_parent
 from nyuseg.models.skeleton import build_skeleton
@@ -40,8 +40,8 @@ def _kept_and_working(experiment: Experiment, folds: Sequence[Fold]) -> tuple[in
     weights = sum(tensor.nbytes for tensor in state.values())
     images = sum(len(experiment.ids(fold, held_out=True)) for fold in folds)
     averages = sum(wish is not None for wish in (config.train.ema, config.train.mean_last))
-    working = working_bytes(weights, averages)
-    return fold_bytes(len(folds), weights, averages, images, config.data.size) - working, working
+    kept = kept_bytes(len(folds), weights, averages, images, config.data.size)
+    return kept, working_bytes(weights, averages)
 
 
 def require_space(todo: Sequence[Todo]) -> None:
