@@ -107,8 +107,8 @@ def test_training_takes_the_zoom_of_each_frame() -> None:
     torch.testing.assert_close(tangents[1], 2 * tangents[0])
 
 
-def test_a_narrow_frame_is_not_taken_for_the_whole_input() -> None:
-    # 192x80 in 96x160 is 96x40: its focal length is that of 40 pixels.
+def test_the_focal_length_is_that_of_a_frames_longer_side() -> None:
+    # 192x80 in 96x160 is 96x40: of a camera that was turned, and that sees 96 pixels across.
     depth = torch.from_numpy(plane((0.4, -0.3, 1), 4)[0, :96].numpy().astype(np.int16))[None]
     image = torch.zeros(1, 96, WIDTH, 3, dtype=torch.uint8)
     narrow, wide = (
@@ -116,7 +116,8 @@ def test_a_narrow_frame_is_not_taken_for_the_whole_input() -> None:
         for size in ((192, 80), (96, 160))
     )
     inside = np.s_[:, 3:5, 8:-8, 8:-8]
-    torch.testing.assert_close(4 * torch.tan(narrow[inside]), torch.tan(wide[inside]))
+    across, along = (torch.tan(seen[inside]) for seen in (narrow, wide))
+    torch.testing.assert_close(across * 160 / 96, along)
 
 
 def test_a_branch_needs_a_code_of_the_depth_beside_the_slopes() -> None:

@@ -47,7 +47,7 @@ def network_images(
     if data.uses_depth:
         depth = _millimetres(batch[input_key("depth", number)], device)
     geometry = _geometry(batch, data, device, number)
-    return network_input(image, depth, data, frame_widths(batch, data, device), geometry)
+    return network_input(image, depth, data, frame_lengths(batch, data, device), geometry)
 
 
 def training_inputs(batch: Sample, data: Data, device: torch.device) -> Sample:
@@ -63,21 +63,21 @@ def training_inputs(batch: Sample, data: Data, device: torch.device) -> Sample:
     label = batch["label"].to(device, non_blocking=True).long()
     if "depth" not in batch:
         return {**batch, "image": network_input(image, None, data, 0.0), "label": label}
-    width = frame_widths(batch, data, device)
+    length = frame_lengths(batch, data, device)
     depth = _millimetres(batch["depth"], device)[:, None]
     seen = _millimetres(batch["depth_seen"], device) if "depth_seen" in batch else depth[:, 0]
     geometry = _geometry(batch, data, device)
     return {
         **batch,
-        "image": network_input(image, seen, data, width, geometry),
+        "image": network_input(image, seen, data, length, geometry),
         "label": label,
         "depth": _look_up(_depth_table("linear_depth", device), depth),
         "depth_valid": depth > 0,
     }
 
 
-def frame_widths(batch: Sample, data: Data, device: torch.device) -> torch.Tensor:
-    """How many pixels wide the whole frames of a batch are that its samples show: float [N,1,1].
+def frame_lengths(batch: Sample, data: Data, device: torch.device) -> torch.Tensor:
+    """Pixels of the longer side of the whole frames that a batch's samples show: float [N,1,1].
 
     batch: `size`, the frames' native sizes, and perhaps `zoom`, float [N], how much larger than
     where they are predicted they are. What augment.scale does without a zoom is not in it. 0 where
@@ -85,10 +85,11 @@ def frame_widths(batch: Sample, data: Data, device: torch.device) -> torch.Tenso
     """
     if "slopes" not in data.channels:
         return torch.zeros(1, device=device)
-    widths = torch.tensor([float(content_size(size, data.size)[1]) for size in batch["size"]])
+    longer = [float(max(content_size(size, data.size))) for size in batch["size"]]
+    lengths = torch.tensor(longer)
     if "zoom" in batch:
-        widths = widths * batch["zoom"].cpu()
-    return widths.to(device, non_blocking=True).view(-1, 1, 1)
+        lengths = lengths * batch["zoom"].cpu()
+    return lengths.to(device, non_blocking=True).view(-1, 1, 1)
 
 
 def _geometry(
@@ -110,16 +111,16 @@ def network_input(
     image: torch.Tensor,
     depth: torch.Tensor | None,
     data: Data,
-    frame_width: torch.Tensor | float,
+    frame_length: torch.Tensor | float,
     geometry: dict[str, torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Stack the channels that the config names: float32 [N,C,H,W] in channels-last memory.
 
     image: uint8 [N,H,W,3]; RGB is normalised by mean and standard deviation. depth: int32 [N,H,W]
     in millimetres, None when no channel is made of it; its codes lie in 0..1, missing = 0.
-    frame_width: of each whole frame in these pixels, see frame_widths. geometry: int32 [N,H,W] of
-    the kinds of values.GEOMETRY, see height.py. xy: the pixel's position in the input, 0..1 from
-    left to right and from top to bottom (Exp050).
+    frame_length: of each whole frame's longer side in these pixels, see frame_lengths. geometry:
+    int32 [N,H,W] of the kinds of values.GEOMETRY, see height.py. xy: the pixel's position in the
+    input, 0..1 from left to right and from top to bottom (Exp050).
     """
     count, rows, columns, _ = image.shape
     planes = torch.empty(count, rows, columns, data.channel_count, device=image.device)
@@ -137,7 +138,7 @@ def network_input(
             place += 2
         elif channel == "slopes":
             assert depth is not None
-            slopes = surface_slopes(depth, frame_width, data.size[1])
+            slopes = surface_slopes(depth, frame_length, data.size[1])
             planes[..., place : place + 2] = slopes.permute(0, 2, 3, 1)
             place += 2
         elif channel in GEOMETRY:

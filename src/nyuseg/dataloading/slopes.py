@@ -3,20 +3,21 @@
 import torch
 import torch.nn.functional as F
 
-# A Kinect's focal length over the width of its image, from camera_params.m of NYUv2's toolbox.
+# A Kinect's focal length over the longer side of its image, from camera_params.m of NYUv2's
+# toolbox: a frame that is higher than wide is of a camera that was turned.
 FOCAL = 518.858 / 640
 # The depth is averaged over squares of 2 * width/160 + 1 pixels: 5 at a width of 320, 9 at 640.
 SMOOTHING = 1 / 160
 
 
 def surface_slopes(
-    depth: torch.Tensor, width: torch.Tensor | float, input_width: int
+    depth: torch.Tensor, length: torch.Tensor | float, input_width: int
 ) -> torch.Tensor:
     """How each pixel's surface leans to the right and downwards: float32 [N,2,H,W], -pi/2..pi/2.
 
-    depth: int32 [N,H,W] in millimetres; 0, missing, gives 0, and counts in no mean. width: of the
-    whole frame in pixels of this depth, a number or float [N,1,1]; input_width: of the network's
-    input, by which the depth is smoothed.
+    depth: int32 [N,H,W] in millimetres; 0, missing, gives 0, and counts in no mean. length: of the
+    whole frame's longer side in pixels of this depth, a number or float [N,1,1]; input_width: of
+    the network's input, by which the depth is smoothed.
 
     The arctangent of d ln(depth) / dx, for x in focal lengths. On the plane n . P = c the depth
     along the ray (x, y, 1) is c / (n_x x + n_y y + n_z): the derivative is -n_x / (n . ray), which
@@ -29,7 +30,7 @@ def surface_slopes(
     smooth = _mean(logarithm, radius) / share.clamp(min=1e-6)
     both = torch.cat([smooth, (share > 0).float()], 1)
     around = F.pad(both, (1, 1, 1, 1), mode="replicate")
-    focal = FOCAL * width
+    focal = FOCAL * length
     slopes = []
     for before, after in (
         (around[:, :, 1:-1, :-2], around[:, :, 1:-1, 2:]),
