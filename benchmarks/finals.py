@@ -27,8 +27,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from ladder import call, read_npz
+from ladder import call, machine, read_npz
 
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT / "src"))
@@ -57,7 +56,7 @@ class Score:
     """What a recipe scored on a fold.
 
     kinds: int64 [rooms,13,13], in the order of `rooms`, for each of KINDS that it has. recipe:
-    recipe_text of what was trained. machine: see machine().
+    recipe_text of what was trained. machine: see ladder.machine.
     """
 
     rooms: list[str]
@@ -68,17 +67,6 @@ class Score:
 
 
 Scores = dict[tuple[str, int, str], Score]  # By recipe, fold and machine.
-
-
-def machine() -> str:
-    """The processor and what rounds on it, such as `AMD EPYC (25, 1), AVX2, torch 2.9.1`."""
-    lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
-    facts = {
-        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)
-    }
-    kind = f"({facts.get('cpu family', '?')}, {facts.get('model', '?')})"
-    name = facts.get("model name", "processor")
-    return f"{name} {kind}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
 
 
 def recipe_text(config: Config) -> str:

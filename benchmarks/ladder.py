@@ -1,11 +1,14 @@
 """Which ingredients of a recipe earn their place? One at a time on a base, over seeds and folds.
 
-Trains `configs/nyuv2_small.yaml` at a smaller size, and each INGREDIENT on top of it, with the
-command that a user calls, with one thread, several side by side. Each seed is tried on a fold of
-its own, so that what differs between two of them is both the training's noise and the rooms'. The
-score is that of the last epoch (or of the average of the weights), never of the best one, on the
-rooms that were held out. What is finished, below --work or in benchmarks/nyuv2_small/ladder.npz,
-which `keep` writes, is not done again, and what was cut goes on.
+Trains `configs/nyuv2_small.yaml` at a smaller size, and each ingredient of ladder_arms.py on top of
+it, with the command that a user calls, with one thread, several side by side. Each seed is tried on
+a fold of its own, so that what differs between two of them is both the training's noise and the
+rooms'. The score is that of the last epoch (or of the average of the weights), never of the best
+one, on the rooms that were held out. What is finished, below --work or in
+benchmarks/nyuv2_small/ladder.npz, which `keep` writes, is not done again, and what was cut goes on.
+
+Two processors round differently, which moves a score as much as an ingredient does: runs of one
+machine are compared with one another, and those of another are done again.
 
 An ingredient that costs time gets fewer epochs, so that all arms take the same CPU seconds of
 training; the table says how many each took.
@@ -17,10 +20,12 @@ examples:
 """
 
 import argparse
+import hashlib
 import os
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -28,6 +33,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from ladder_arms import COMMON, INGREDIENTS
 
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT / "src"))
@@ -39,119 +46,13 @@ from nyuseg.utils.files import find, read_json, write_json
 KEPT = PROJECT / "benchmarks/nyuv2_small/ladder.npz"
 CONFIG = PROJECT / "configs/nyuv2_small.yaml"
 FOLDS, MOST = 5, 10  # Of the folds of a split; of the seeds that an arm may have.
-COMMON = ("data.size=[144,192]", "train.epochs=6", "train.ema=0.99")
-UNMOVED = ("augment.shift=0", "augment.scale=0")  # A zoom takes their place.
-# Written down before any of them was run at this size. The first is what the others are compared
-# with. Where an ingredient changes the cost of a step, the epochs are as many as cost the same.
-INGREDIENTS: dict[str, tuple[str, ...]] = {
-    "base": (),
-    # Optimisation.
-    "lr 6e-4": ("train.lr=0.0006",),
-    "lr 6e-3": ("train.lr=0.006",),
-    "poly by step, warm-up": ("train.schedule=poly", "train.warmup=0.3"),
-    "batch of 4": ("train.batch_size=4",),
-    "encoder at lr x 0.3": ("train.encoder_lr=0.3",),
-    "lr 4e-3, encoder x 0.3, poly, warm-up": (
-        "train.lr=0.004",
-        "train.encoder_lr=0.3",
-        "train.schedule=poly",
-        "train.warmup=0.3",
-    ),
-    "gradients clipped to 1": ("train.clip_norm=1",),
-    "weight decay .05, not on vectors": ("train.weight_decay=0.05", "train.decay_all=false"),
-    # Losses.
-    "Lovasz 0.5": ("train.lovasz=0.5", "train.epochs=5"),
-    "Dice 0.5": ("train.dice=0.5",),
-    "label smoothing 0.1": ("train.label_smoothing=0.1",),
-    "auxiliary head 0.4": ("train.aux_loss=0.4",),
-    "boundary weight 2": ("train.boundary_weight=2",),
-    "square-root class weights": (
-        "train.class_weights=[0.981,2.512,1.528,1,0.587,0.481,0.512,1.303,1.199,1.06,2.474,0.379,0.843]",
-    ),
-    # Depth.
-    "RGB alone": ("data.channels=[rgb]", "model.depth_head=false"),
-    "no depth head": ("model.depth_head=false",),
-    "depth filters from zero": ("model.input_init=zeros",),
-    "slopes too": ("data.channels=[rgb,inverse_depth,slopes]",),
-    "coordinates too": ("data.channels=[rgb,inverse_depth,xy]",),
-    "depth branch": ("model.fusion=branch",),
-    "two streams": ("model.fusion=two_stream", "train.epochs=3"),
-    "holes, noise, no depth at times": (
-        "augment.depth_holes=0.3",
-        "augment.depth_noise=1",
-        "augment.depth_drop=0.1",
-    ),
-    # Decoder; its frames are padded to multiples of 32.
-    "FPN": ("model.decoder=fpn", "data.size=[160,192]"),
-    "FPN of 128 channels": (
-        "model.decoder=fpn",
-        "model.decoder_channels=128",
-        "data.size=[160,192]",
-        "train.epochs=8",
-    ),
-    "DeepLabV3+ of 128 channels": ("model.decoder_channels=128", "train.epochs=7"),
-    # Augmentation.
-    "flip alone": (*UNMOVED, "augment.rotate=0"),
-    "zoom 0.75 to 1.5": (*UNMOVED, "augment.zoom=[0.75,1.5]"),
-    "zoom 0.5 to 2": (*UNMOVED, "augment.zoom=[0.5,2]"),
-    "zoomed crops, 2/3 of the area": (
-        *UNMOVED,
-        "augment.zoom=[0.75,1.5]",
-        "augment.crop=[112,160]",
-        "train.epochs=9",
-    ),
-    "colour 0.5": ("augment.colour=0.5",),
-    "copy-paste 0.5": ("augment.copy_paste=0.5",),
-    # Not at equal cost: how much training the base still wants.
-    "half the epochs": ("train.epochs=3",),
-    "twice the epochs": ("train.epochs=12",),
-}
-# What configs/nyuv2_small_best.yaml has that the base has not, in parts, at this size; they were
-# chosen at 240x320, by single runs. Left out one at a time they tell which of them did it.
-BEST: dict[str, tuple[str, ...]] = {
-    "slopes": ("data.channels=[rgb,inverse_depth,slopes]",),
-    "FPN": ("model.decoder=fpn", "data.size=[160,192]"),
-    "zoomed crops": (*UNMOVED, "augment.zoom=[0.67,1.5]", "augment.crop=[128,160]"),
-    "colour": ("augment.colour=0.5",),
-    "Lovasz": ("train.lovasz=0.5",),
-    "optimiser": (
-        "train.lr=0.004",
-        "train.encoder_lr=0.3",
-        "train.schedule=poly",
-        "train.warmup=0.5",
-        "train.weight_decay=0.05",
-        "train.decay_all=false",
-    ),
-}
-BEST_EPOCHS, OTHER_EPOCHS = 7, {"zoomed crops": 5, "Lovasz": 8}
-for _without in (None, *BEST):
-    _parts = [part for name, part in BEST.items() if name != _without]
-    _epochs = OTHER_EPOCHS.get(_without or "", BEST_EPOCHS)
-    INGREDIENTS[f"best without {_without}" if _without else "best"] = (
-        *(change for part in _parts for change in part),
-        f"train.epochs={_epochs}",
-    )
-# Added later: what the gravity tells, which takes some three per cent more time, and crops around
-# rare classes.
-INGREDIENTS["heights too"] = ("data.channels=[rgb,inverse_depth,height,upward]",)
-HEIGHTS = "data.channels=[rgb,inverse_depth,slopes,height,upward]"
-INGREDIENTS["best and heights"] = (*INGREDIENTS["best without slopes"], HEIGHTS)
-INGREDIENTS["best and rare crops"] = (*INGREDIENTS["best"], "augment.rare_crop=0.5")
-# Added when a step was seen to be the decoder's: as many epochs as best, what is bought with the
-# time, and a rate that suits them.
-_separable = (*INGREDIENTS["best"], "model.separable=true")
-INGREDIENTS["best and separable, same epochs"] = _separable
-INGREDIENTS["best and separable"] = (*_separable, "train.epochs=12")
-INGREDIENTS["best and separable, encoder at lr x 0.6"] = (
-    *INGREDIENTS["best and separable"],
-    "train.encoder_lr=0.6",
-)
 # What the others are compared with, and by which checkpoint: the one that its file predicts with.
 REFERENCES = {"base": "last", "best": "ema"}
 # An arm that is further than this below the base with its first seed gets no others.
 HOPELESS = 0.03
 KINDS = ("last", "ema")
-Result = dict[str, np.ndarray]  # cpu_seconds, and the int64 [13,13] of each kind.
+Result = dict[str, np.ndarray]  # cpu_seconds, machine, and the int64 [13,13] of each kind.
+NOT_NOTED = "a machine that was not noted"  # Of the first runs in KEPT.
 
 
 @dataclass(frozen=True)
@@ -183,12 +84,26 @@ class Run:
 
     def write_result(self, seconds: float) -> float:
         """Keep what it scored, summed over the held-out images; returns the last epoch's mIoU."""
-        found: Result = {"cpu_seconds": np.array(seconds)}
+        found: Result = {"cpu_seconds": np.array(seconds), "machine": np.array(machine())}
         with np.load(self.folder / "checkpoints.npz") as file:
             found |= {kind: file[kind].sum(0, dtype=np.int64) for kind in KINDS}
         self.result.parent.mkdir(parents=True, exist_ok=True)
         write_npz(self.result, found)
         return float(mean_iou(found["last"]))
+
+
+Results = dict[str, dict[Run, Result]]  # By machine.
+
+
+def machine() -> str:
+    """The processor and what rounds on it, such as `AMD EPYC (25, 1), AVX2, torch 2.9.1`."""
+    lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    facts = {
+        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)
+    }
+    kind = f"({facts.get('cpu family', '?')}, {facts.get('model', '?')})"
+    name = facts.get("model name", "processor")
+    return f"{name} {kind}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
 
 
 def all_runs(work: Path, count: int, only: Sequence[str] = ()) -> list[Run]:
@@ -206,22 +121,29 @@ def is_hopeless(run: Run, results: Mapping[Run, Result]) -> bool:
     return bool(score < mean_iou(base["last"]) - HOPELESS)
 
 
-def read_results(work: Path) -> dict[Run, Result]:
-    """Of all runs that are finished, below `work` or, earlier, in KEPT."""
-    found = {}
-    kept = read_npz(KEPT) if KEPT.exists() else {}
-    for run in all_runs(work, MOST):
-        if run.result.exists():
-            found[run] = read_npz(run.result)
-        elif f"{run.name}/last" in kept:
-            found[run] = {k: kept[f"{run.name}/{k}"] for k in ("cpu_seconds", *KINDS)}
+def read_results(work: Path) -> Results:
+    """Of all runs that are finished, in KEPT or, later, below `work`."""
+    runs = {run.name: run for run in all_runs(work, MOST)}
+    kept: dict[str, Result] = defaultdict(dict)
+    for key, value in read_npz(KEPT).items() if KEPT.exists() else ():
+        place, _, part = key.rpartition("/")
+        kept[place][part] = value
+    done = [(runs.get(place.partition("@")[0]), result) for place, result in kept.items()]
+    done += [(run, read_npz(run.result)) for run in runs.values() if run.result.exists()]
+    found: Results = defaultdict(dict)
+    for run, result in done:
+        if run is not None:  # Of an arm that there is still.
+            found[str(result.get("machine", NOT_NOTED))][run] = result
     return found
 
 
 def keep(work: Path) -> None:
     """Gather all results in KEPT, which is small enough to be committed."""
-    results = read_results(work)
-    flat = {f"{run.name}/{key}": v for run, found in results.items() for key, v in found.items()}
+    flat = {}
+    for where, results in read_results(work).items():
+        own = hashlib.sha256(where.encode()).hexdigest()[:8]
+        for run, result in results.items():
+            flat |= {f"{run.name}@{own}/{key}": value for key, value in result.items()}
     KEPT.parent.mkdir(parents=True, exist_ok=True)
     write_npz(KEPT, flat)
 
@@ -233,7 +155,7 @@ def read_npz(path: Path) -> Result:
 
 def train(run: Run, data: Path, settings: Sequence[str]) -> None:
     """Train one fold of one arm unless that is done or vain; exits, naming its log, if it fails."""
-    results = read_results(run.work)
+    results = read_results(run.work)[machine()]
     if run in results or is_hopeless(run, results):
         return
     changes = [*COMMON, *settings, *INGREDIENTS[run.arm]]
@@ -326,7 +248,10 @@ def main() -> None:
             list(workers.map(lambda run: train(run, data, options.set), runs))
     elif options.what == "keep":
         keep(options.work)
-    print(table(read_results(options.work), options.to).to_string(index=False, float_format="%.4f"))
+    for where, results in read_results(options.work).items():
+        rows = table(results, options.to)
+        print(f"\n{where}:")
+        print(rows.to_string(index=False, float_format="%.4f") if len(rows) else "no such run")
 
 
 if __name__ == "__main__":

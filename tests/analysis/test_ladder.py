@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import ladder
+import ladder_arms
 import numpy as np
 import pytest
-from ladder import Run, is_hopeless, keep, read_results, table
+from ladder import Run, is_hopeless, keep, table
 
 from nyuseg.utils.arrays import write_npz
 
@@ -18,12 +19,19 @@ def confusion(wrong: float) -> np.ndarray:
     return found
 
 
-def finish(work: Path, arm: str, seed: int, wrong: float, seconds: float = 100) -> Run:
+def read_results(work: Path, where: str = "one") -> dict[Run, ladder.Result]:
+    return ladder.read_results(work)[where]
+
+
+def finish(
+    work: Path, arm: str, seed: int, wrong: float, seconds: float = 100, where: str = "one"
+) -> Run:
     """A finished run whose average of the weights makes no mistake."""
     run = Run(work, arm, seed, (seed - 1) % ladder.FOLDS)
     parts = {"last": confusion(wrong), "ema": confusion(0)}
     run.result.parent.mkdir(parents=True, exist_ok=True)
-    write_npz(run.result, {**parts, "cpu_seconds": np.array(seconds)})
+    facts = {"cpu_seconds": np.array(seconds), "machine": np.array(where)}
+    write_npz(run.result, {**parts, **facts})
     return run
 
 
@@ -83,6 +91,18 @@ def test_what_is_kept_needs_no_folder_and_is_added_to(work) -> None:
     assert results[first]["cpu_seconds"] == 100
 
 
+def test_runs_of_one_machine_are_not_compared_with_those_of_another(work) -> None:
+    finish(work, "base", 1, 0.2, where="one")
+    keep(work)
+    finish(work, "base", 1, 0.3, where="other")  # The same run, done again.
+    finish(work, "FPN", 1, 0.1, where="other")
+    keep(work)
+    for folder in (work, work / "empty"):  # From the folder, and from what is kept alone.
+        found = table(read_results(folder, "other")).set_index(["arm", "checkpoint"])
+        assert found.loc["FPN", "last"]["difference"] == pytest.approx(0.9 / 1.1 - 0.7 / 1.3)
+        assert set(table(read_results(folder, "one"))["arm"]) == {"base"}
+
+
 def test_what_is_left_out_of_the_best_is_compared_with_the_best(work) -> None:
     finish(work, "base", 1, 0.2)
     finish(work, "best", 1, 0.1)  # Its average makes no mistake, and is what predicts.
@@ -93,8 +113,8 @@ def test_what_is_left_out_of_the_best_is_compared_with_the_best(work) -> None:
 
 
 def test_each_part_of_the_best_is_left_out_once_and_all_are_in_it() -> None:
-    whole = set(ladder.INGREDIENTS["best"])
-    for name, part in ladder.BEST.items():
-        without = set(ladder.INGREDIENTS[f"best without {name}"])
+    whole = set(ladder_arms.INGREDIENTS["best"])
+    for name, part in ladder_arms.BEST.items():
+        without = set(ladder_arms.INGREDIENTS[f"best without {name}"])
         assert set(part) <= whole and not set(part) & without
         assert {c for c in whole - without if not c.startswith("train.epochs")} == set(part)

@@ -254,7 +254,7 @@ class Folds(Section):
 
 
 class Compute(Section):
-    """How it is computed. The result stays the same, up to rounding."""
+    """How it is computed. Only accumulate changes the result by more than rounding."""
 
     workers: int | None = Field(None, ge=0)
     """Processes that read and augment, fewer where the shared memory is small. null: up to 8 beside
@@ -265,7 +265,8 @@ class Compute(Section):
 
     accumulate: int = Field(1, ge=1)
     """Number of equal parts, each of two images or more, that a batch is computed in: less memory,
-    the same step, except that BatchNorm sees a part at a time."""
+    the same step, except that BatchNorm and the losses over regions (lovasz, dice, soft_iou) see a
+    part at a time."""
 
     checkpointing: bool = False
     """Whether activations are forgotten and computed again: less memory, the same step, a third
