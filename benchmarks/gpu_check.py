@@ -20,6 +20,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,7 @@ HEAD = (
     "| memory, GB | estimated | plain loop |\n|" + "---|" * 10
 )
 LIMIT_S = 300  # Of a part.
+PATIENCE_S = 40  # For a part that is told to end.
 
 
 def recipes() -> list[str]:
@@ -55,15 +57,13 @@ def fault() -> str | None:
     """Why nothing can be checked here; None when all can."""
     import torch
 
-    if not torch.cuda.is_available():
+    from nyuseg.models.device import gpu_fault
+
+    if not torch.cuda.device_count():
         driver = Path("/proc/driver/nvidia/version").exists()
         return f"{NO_GPU}{'; a driver is there, but not one for this torch' * driver}"
-    major, minor = torch.cuda.get_device_capability()
-    known = [int(arch.removeprefix("sm_")) for arch in torch.cuda.get_arch_list() if "sm_" in arch]
-    if known and major * 10 + minor < min(known):
-        name = torch.cuda.get_device_name(0)
-        return f"torch {torch.__version__} has no code for {name}; run it with one that has"
-    return None
+    fault = gpu_fault()
+    return fault and f"GPU: {fault}; run it with a torch that fits"
 
 
 def parts() -> dict[str, Callable[[bool], str]]:
@@ -84,16 +84,31 @@ def say_all(names: list[str], small: bool) -> Iterator[str]:
             rows = True
             print(HEAD, flush=True)
         command = [sys.executable, str(Path(__file__).resolve()), "--one", name]
-        # With all that it starts, so that nothing is left on the GPUs of one that hangs.
         part = subprocess.Popen([*command, *["--try"] * small], start_new_session=True)
         try:
             code = part.wait(LIMIT_S)
         except subprocess.TimeoutExpired:
-            os.killpg(part.pid, signal.SIGKILL)
+            end(part)
             print(f"{name}: not finished after {LIMIT_S} s", flush=True)
             code = 1
         if code:
             yield name
+
+
+def end(part: subprocess.Popen[bytes]) -> None:
+    """End a part that hangs with all that it has started, so that nothing is left on the GPUs.
+
+    torchrun's workers are in groups of their own: it ends them itself, within 30 s of being told.
+    """
+    os.killpg(part.pid, signal.SIGTERM)
+    try:
+        for _ in range(PATIENCE_S):
+            time.sleep(1)
+            part.poll()
+            os.killpg(part.pid, 0)
+        os.killpg(part.pid, signal.SIGKILL)
+    except ProcessLookupError:  # Nobody is left.
+        return
 
 
 def main() -> None:

@@ -30,11 +30,12 @@ from nyuseg.dataloading.inputs import Sample, training_inputs
 from nyuseg.dataloading.loader import collate
 from nyuseg.inference.ensemble import Ensemble
 from nyuseg.models import device as device_module
-from nyuseg.models.device import free_memory, is_out_of_memory, pick_device
+from nyuseg.models.device import free_memory, pick_device
 from nyuseg.models.network import MultiTaskNet, build_model
 from nyuseg.models.normalisation import resolve_normalisation
 from nyuseg.training import optimization
 from nyuseg.training.optimization import TrainingStep
+from nyuseg.utils.errors import is_out_of_memory
 
 Net = TypeVar("Net", bound=nn.Module)
 CPU = torch.device("cpu")
@@ -319,9 +320,10 @@ def recipe_row(path: Path, small: bool) -> str:
         with unless_full():
             rate, memory = pace(ours_step(config, pick_device()), batch, small)
             break
-    torch.backends.cudnn.benchmark = False  # Torch's default.
+    device = pick_device()
     with unless_full():
-        usual, usual_memory = pace(plain_step(config, pick_device()), batch, small)
+        torch.backends.cudnn.benchmark = False  # Torch's default; pick_device sets it.
+        usual, usual_memory = pace(plain_step(config, device), batch, small)
     cells = [path.stem, batch, config.compute.accumulate, rate or FULL, usual or FULL]
     share, estimated = expected(config, card, rate)
     cells += [rate / usual if rate and usual else "", share, memory, estimated, usual_memory]

@@ -139,7 +139,7 @@ def read_results(work: Path) -> Results:
 
 def keep(work: Path) -> None:
     """Gather all results in KEPT, which is small enough to be committed."""
-    flat = {}
+    flat: Result = {}
     for where, results in read_results(work).items():
         own = hashlib.sha256(where.encode()).hexdigest()[:8]
         for run, result in results.items():

@@ -2,14 +2,37 @@
 
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import gpu_check
 import gpu_parts
 import pytest
 import torch
 
+from nyuseg.models import device
+from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT
 
+# A part that waits for an agent, whose worker is in a session of its own.
+HANGING = """
+import os, pathlib, signal, subprocess, sys, time
+here, role = pathlib.Path(sys.argv[1]), (sys.argv + ["part"])[2]
+if role == "worker":
+    (here / "worker").touch()
+    time.sleep(600)
+if role == "agent":
+    def stop(*_):
+        worker.kill()
+        worker.wait()
+        (here / "ended").touch()
+        os._exit(0)
+    signal.signal(signal.SIGTERM, stop)
+    worker = subprocess.Popen([*sys.orig_argv[:3], "worker"], start_new_session=True)
+    time.sleep(600)
+subprocess.run([*sys.orig_argv, "agent"])
+"""
 SCRIPT = [sys.executable, str(PROJECT / "benchmarks/gpu_check.py")]
 
 
@@ -71,14 +94,44 @@ def test_a_part_that_fails_is_named_and_the_others_go_on(monkeypatch, capfd) -> 
     assert list(gpu_check.say_all(["step", "waiting"], small=True)) == ["step", "waiting"]
 
 
-def test_a_gpu_that_this_torch_has_no_code_for_is_told(monkeypatch) -> None:
+@pytest.fixture
+def p100(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """A machine with a GPU that this torch has no code for."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla P100")
-    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90", "compute_90"])
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90a", "compute_90"])
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (6, 0))
+    device.gpu_fault.cache_clear()
+    yield monkeypatch
+    device.gpu_fault.cache_clear()
+
+
+def test_a_gpu_that_this_torch_has_no_code_for_is_told(p100) -> None:
     assert "has no code for Tesla P100" in gpu_check.fault()
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 6))
+    with pytest.raises(UserError, match=r"GPU: torch .* has no code for Tesla P100; install a"):
+        device.pick_devices()
+    device.gpu_fault.cache_clear()
+    p100.setattr(torch.cuda, "get_device_capability", lambda: (8, 6))
     assert gpu_check.fault() is None
+    assert device.pick_devices() == [torch.device("cuda", 0)]
+
+
+def test_a_gpu_whose_driver_is_too_old_is_told_and_not_replaced_by_the_processor(p100) -> None:
+    p100.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=r"GPU: its driver is too old .*CUDA_VISIBLE_DEVICES="):
+        device.pick_devices()
+
+
+def test_what_hangs_is_ended_with_what_it_has_started(tmp_path: Path) -> None:
+    """torchrun puts its workers into groups of their own, and ends them when it is told to."""
+    script = tmp_path / "part.py"
+    script.write_text(HANGING)
+    part = subprocess.Popen([sys.executable, str(script), str(tmp_path)], start_new_session=True)
+    while not (tmp_path / "worker").exists():
+        time.sleep(0.05)
+    gpu_check.end(part)
+    assert part.returncode is not None and (tmp_path / "ended").exists()
 
 
 def test_a_step_that_differs_from_the_processors_is_told(monkeypatch) -> None:

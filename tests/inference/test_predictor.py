@@ -178,6 +178,7 @@ def test_ruined_weights_are_an_error_not_a_mask_of_class_0() -> None:
     [
         torch.OutOfMemoryError("CUDA out of memory."),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
     ],
 )
 def test_a_batch_that_does_not_fit_is_halved(error: RuntimeError, capsys) -> None:
@@ -196,6 +197,16 @@ def test_a_batch_that_does_not_fit_is_halved(error: RuntimeError, capsys) -> Non
         assert torch.allclose(found, wanted, atol=1e-6)
     assert asked == [6, 3, 1, 1, 1, 1, 1, 1] + 6 * [1]  # What fits is remembered.
     assert capsys.readouterr().out.count("out of memory") == 2
+
+
+def test_each_device_has_its_own_networks_and_the_last_one_those_that_were_given() -> None:
+    given = [Lopsided(1), Lopsided(2)]
+    both = Ensemble(given, CONFIG, [CPU, torch.device("cpu", 0)], tta=True)
+    first, last = both.replicas
+    assert all(one is two for one, two in zip(last, given, strict=True))
+    assert not {id(one) for one in first} & {id(one) for one in given}
+    for one, two in zip(both(IMAGES, 0), both(IMAGES, 1), strict=True):
+        torch.testing.assert_close(one, two)
 
 
 def test_an_image_that_does_not_fit_alone_is_an_error() -> None:

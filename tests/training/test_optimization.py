@@ -1,6 +1,8 @@
 """The training step: parts add up to the batch, recomputing changes nothing, nothing waits."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -134,6 +136,19 @@ def test_recomputing_keeps_fewer_activations() -> None:
         assert features
     # The hooks also see the blocks' inputs, which are kept; the rest is what is saved.
     assert kept[1] < kept[0] / 3
+
+
+def test_a_network_that_recomputes_is_freed_as_soon_as_nobody_has_it() -> None:
+    model = network("resnet18").train()
+    recompute_blocks(model.encoder)
+    kept, average = weakref.ref(model), copy.deepcopy(model)
+    gc.disable()  # A fold's network would stay on the GPU until Python looks for circles.
+    try:
+        del model
+        assert kept() is None
+        average.encoder(batch()["image"])  # By its own blocks.
+    finally:
+        gc.enable()
 
 
 def test_an_encoder_without_blocks_is_told() -> None:

@@ -12,6 +12,7 @@ import pytest
 import train_folds
 from nyuseg.data.fold_names import parse_parallel
 from nyuseg.experiment.folder import open_experiment
+from nyuseg.training import side_by_side
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT, read_json
 
@@ -129,3 +130,26 @@ def command_of(path: Path) -> bytes:
 def test_what_is_no_number_of_processes_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"--parallel .*: expected a number from 1 on, or auto"):
         parse_parallel(text)
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "names"),
+    [
+        (None, 3, ["0", "1", "2"]),
+        ("3,1", 2, ["3", "1"]),
+        ("GPU-a1,GPU-b2", 2, ["GPU-a1", "GPU-b2"]),
+        ("MIG-a1,MIG-b2", 1, ["MIG-a1", "MIG-b2"]),  # Of which a process sees the first.
+        ("", 0, []),
+        ("MIG-a1", 0, []),
+    ],
+)
+def test_each_fold_has_a_gpu_by_the_name_that_its_process_knows(
+    monkeypatch, visible: str | None, count: int, names: list[str]
+) -> None:
+    monkeypatch.setattr(side_by_side, "gpu_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert side_by_side.gpu_names() == names
+    given = [side_by_side._environment(place, 2).get("CUDA_VISIBLE_DEVICES") for place in range(2)]
+    assert given == (names[:2] or [visible] * 2)

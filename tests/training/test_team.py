@@ -2,12 +2,16 @@
 
 import csv
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
+import zlib
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +19,7 @@ import torch
 
 from nyuseg.config.loading import parse_config
 from nyuseg.dataloading.dataset import BatchSampler, EpochSampler
-from nyuseg.models.team import Team
+from nyuseg.models.team import Team, _require_own_gpus
 from nyuseg.training import pipeline
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT, read_json
@@ -235,6 +239,21 @@ def command_of(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
         return ""
+
+
+@pytest.mark.parametrize("uuids", [("one", "one"), ("one", "other")])
+def test_two_processes_on_one_gpu_are_refused(monkeypatch, uuids: tuple[str, str]) -> None:
+    class Second(Team):
+        def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+            tensor[0] = zlib.crc32(f"{platform.node()} {uuids[0]}".encode())
+            return tensor
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    properties = SimpleNamespace(uuid=uuids[1])
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    alike = uuids[0] == uuids[1]
+    with pytest.raises(UserError, match="not a GPU for each") if alike else nullcontext():
+        _require_own_gpus(Second(1, 2), 2)
 
 
 def test_parts_of_a_batch_that_do_not_come_out_even_are_refused(tmp_path: Path) -> None:

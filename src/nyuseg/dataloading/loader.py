@@ -98,7 +98,8 @@ def _is_death(error: Exception) -> bool:
     if str(error).startswith("Caught "):  # It lives, and tells its own error.
         return False
     gone = isinstance(error, ConnectionError | EOFError | FileNotFoundError)
-    return gone or "DataLoader worker" in str(error)
+    # The thread that pins the batches for a GPU ends with the worker that it reads from.
+    return gone or any(text in str(error) for text in ("DataLoader worker", "Pin memory thread"))
 
 
 def _begin(loader: DataLoader[Sample]) -> Iterator[Sample]:

@@ -11,8 +11,8 @@ from nyuseg.config.prediction import View
 from nyuseg.config.schema import Config
 from nyuseg.config.values import STRIDE
 from nyuseg.inference.tta import augment, deaugment
-from nyuseg.models.device import autocast, free_memory, is_out_of_memory, to_device
-from nyuseg.utils.errors import UserError
+from nyuseg.models.device import autocast, free_memory, to_device
+from nyuseg.utils.errors import UserError, is_out_of_memory
 
 Answer = tuple[torch.Tensor, torch.Tensor | None]
 
@@ -41,8 +41,10 @@ class Ensemble:
         self.devices = [device] if isinstance(device, torch.device) else list(device)
         self.views = config.tta.views if tta else config.tta.views[:1]
         held: dict[torch.device, list[nn.Module]] = {}
-        for device in dict.fromkeys(self.devices):
-            copies = copy.deepcopy(list(models)) if held else models
+        places = list(dict.fromkeys(self.devices))
+        for device in places:
+            # The last one takes the originals, so that what is copied is not on a GPU yet.
+            copies = map(copy.deepcopy, models) if device != places[-1] else models
             held[device] = [to_device(model, device).eval() for model in copies]
         self.replicas = [held[device] for device in self.devices]
         # How many images a network has been seen to take at once, all views counted.

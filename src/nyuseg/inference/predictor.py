@@ -1,10 +1,10 @@
 """The only way from frames to class probabilities and masks. It never sees a label."""
 
 import itertools
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import SimpleQueue
 from typing import TypeVar
 
 import numpy as np
@@ -88,8 +88,14 @@ class Predictor:
         gpu = self.devices[0].type == "cuda"
         self.batch_size = images_at_once(self.config, self.view_count, gpu)
         self._loader: tuple[PredictionSet, DataLoader[Sample]] | None = None
-        # The same threads for each call: cuDNN searches for the fastest kernels once in each.
-        self._threads = ThreadPoolExecutor(len(self.devices))
+        # The same threads for each call, and one for each device: each lets cuDNN search for the
+        # fastest kernels of its own.
+        own, replicas = threading.local(), iter(range(len(self.devices)))
+
+        def begin() -> None:
+            own.replica = next(replicas)
+
+        self._own, self._threads = own, ThreadPoolExecutor(len(self.devices), initializer=begin)
 
     def limit(self, models: int, views: int) -> None:
         """From now on average only the first so many models and views of each experiment."""
@@ -162,12 +168,9 @@ class Predictor:
         count, threads = len(self.devices), torch.get_num_threads()
         loader = self._loader_of(source, ids)
         batch_number = itertools.count(1)
-        idle: SimpleQueue[int] = SimpleQueue()
-        for replica in range(count):
-            idle.put(replica)
 
         def results(batch: Sample) -> list[Result]:
-            replica = idle.get()
+            replica: int = self._own.replica
             torch.set_num_threads(max(1, threads // count))  # Of this thread alone.
             try:
                 return function(batch, replica)
@@ -175,7 +178,6 @@ class Predictor:
                 # On a processor free pieces would add up between batches.
                 if self.devices[replica].type == "cpu" and next(batch_number) % TRIM_EVERY == 0:
                     free_memory(self.devices[replica])
-                idle.put(replica)
 
         # As many threads as devices: each batch goes to one that has nothing to do.
         batches = iterate(loader)

@@ -1,5 +1,6 @@
 """Whether a network can work at all, asked of network and machine before any data is read."""
 
+import os
 from collections.abc import Sequence
 from typing import get_args
 
@@ -9,7 +10,7 @@ from nyuseg.config.prediction import View
 from nyuseg.config.schema import Config
 from nyuseg.config.sections import Model
 from nyuseg.inference.tta import scaled_size
-from nyuseg.models.device import pick_device, require_compiler
+from nyuseg.models.device import pick_devices, require_compiler
 from nyuseg.models.encoder_layers import layer_depths
 from nyuseg.models.network import build_model, network_fault
 from nyuseg.models.normalisation import require_normalisation
@@ -27,7 +28,8 @@ def require_possible(config: Config) -> None:
     if config.train.layer_decay != 1:
         _require_layers(config)
     if config.compute.compile:
-        require_compiler(pick_device())
+        devices = pick_devices()  # One that is another process's is left alone.
+        require_compiler(devices[int(os.environ.get("LOCAL_RANK", "0")) % len(devices)])
 
 
 def require_network(config: Config) -> None:

@@ -1,8 +1,8 @@
 """Activation checkpointing: less memory for more arithmetic, with the same result."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -32,8 +32,7 @@ def recompute_blocks(network: nn.Module) -> int:
             "compute.checkpointing: this encoder has no repeated blocks; use compute.accumulate"
         )
     for block in blocks:
-        contexts = partial(_contexts, block)
-        block.forward = partial(_run, block.forward, block, contexts)
+        block.__class__ = _recomputing(type(block))  # type: ignore[arg-type]
     return len(blocks)
 
 
@@ -42,18 +41,23 @@ def _repeats(parent: nn.Sequential | nn.ModuleList) -> bool:
     return len(parent) > 1 and len(kinds) == 1 and all(any(c.children()) for c in parent)
 
 
-def _run(
-    forward: Callable[..., Any],
-    block: nn.Module,
-    contexts: Callable[[], Contexts],
-    *inputs: Any,
-    **options: Any,
-) -> Any:
-    if not block.training:
-        return forward(*inputs, **options)
-    if not torch.compiler.is_compiling():  # What is compiled counts a batch once by itself.
-        options["context_fn"] = contexts
-    return checkpoint(forward, *inputs, use_reentrant=False, **options)
+@cache
+def _recomputing(kind: type[nn.Module]) -> type[nn.Module]:
+    """A class of blocks, like another class of them, that are computed again.
+
+    A function put into a block instead would refer to it, and so keep its memory on a GPU until
+    Python looks for such circles.
+    """
+
+    def forward(block: nn.Module, *inputs: Any, **options: Any) -> Any:
+        once = partial(kind.forward, block)
+        if not block.training:
+            return once(*inputs, **options)
+        if not torch.compiler.is_compiling():  # What is compiled counts a batch once by itself.
+            options["context_fn"] = partial(_contexts, block)
+        return checkpoint(once, *inputs, use_reentrant=False, **options)
+
+    return type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
 
 
 def _contexts(block: nn.Module) -> Contexts:

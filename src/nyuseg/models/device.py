@@ -2,7 +2,9 @@
 
 import ctypes
 import platform
+import re
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
@@ -15,10 +17,6 @@ Network = TypeVar("Network", bound=torch.nn.Module)
 
 LIBRARIES = ("torch", "timm", "segmentation-models-pytorch", "albumentations", "ttach", "numpy")
 
-
-# How memory that is full is told by the processor's allocator, cuBLAS, cuDNN.
-FULL = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-
 # Batches that a processor predicts side by side, at most: each takes some 0.2 GB for Exp060.
 STREAMS = 4
 
@@ -26,14 +24,37 @@ STREAMS = 4
 def pick_devices() -> list[torch.device]:
     """Every GPU; without one the processor, once for each batch that it predicts side by side.
 
-    Cores that have a batch each never wait for one another. Sets torch up for the devices.
+    Cores that have a batch each never wait for one another. Sets torch up for the devices. Raises
+    UserError for a GPU that is there and cannot be used.
     """
     torch.backends.cudnn.benchmark = True  # Every batch has the same shape.
-    count = torch.cuda.device_count()
-    if count:
+    if count := gpu_count():
         return [torch.device("cuda", index) for index in range(count)]
     _keep_freed_memory()
     return [torch.device("cpu")] * min(STREAMS, torch.get_num_threads())
+
+
+def gpu_count() -> int:
+    """How many GPUs there are. Raises UserError for one that cannot be used."""
+    count = torch.cuda.device_count()
+    if count and (fault := gpu_fault()):
+        raise UserError(
+            f"GPU: {fault}; install a torch that fits it (pytorch.org), or hide it to use the "
+            "processor: export CUDA_VISIBLE_DEVICES="
+        )
+    return count
+
+
+@cache
+def gpu_fault() -> str | None:
+    """Why this torch cannot compute on the first GPU, which is there; None when it can."""
+    if not torch.cuda.is_available():  # Only the driver's own library counted it.
+        return f"its driver is too old for torch {torch.__version__}, or broken"
+    known = [re.match(r"sm_(\d+)", arch) for arch in torch.cuda.get_arch_list()]
+    major, minor = torch.cuda.get_device_capability()
+    if any(known) and major * 10 + minor < min(int(arch[1]) for arch in known if arch):
+        return f"torch {torch.__version__} has no code for {torch.cuda.get_device_name(0)}"
+    return None
 
 
 def pick_device() -> torch.device:
@@ -97,15 +118,6 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     enabled = dtype != torch.float32
     # torch accepts no float32 autocast, so a disabled one names bfloat16.
     return torch.autocast(device.type, dtype if enabled else torch.bfloat16, enabled=enabled)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch failed for lack of memory.
-
-    Its allocator on a processor has no class of its own for that, and the libraries of a GPU say
-    it in their own words.
-    """
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in FULL)
 
 
 def free_memory(device: torch.device) -> None:

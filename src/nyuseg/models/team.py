@@ -1,6 +1,8 @@
 """The processes that work on one network together, as torchrun starts them; usually one alone."""
 
 import os
+import platform
+import zlib
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
@@ -8,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import distributed
 
-from nyuseg.models.device import pick_device
+from nyuseg.models.device import gpu_count, pick_device
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.signals import is_asked, stop_if_asked
 
@@ -116,7 +118,7 @@ def join_team() -> Team:
             f"WORLD_SIZE={size} is set but not {', '.join(missing)}: start by torchrun, or unset it"
         )
     if not distributed.is_initialized():
-        gpus, place = torch.cuda.device_count(), int(os.environ["LOCAL_RANK"])
+        gpus, place = gpu_count(), int(os.environ["LOCAL_RANK"])
         here = int(os.environ["LOCAL_WORLD_SIZE"])
         if gpus and gpus not in (1, *range(here, gpus + 1)):
             raise UserError(f"{here} processes for {gpus} GPUs; start fewer by --nproc-per-node")
@@ -124,4 +126,18 @@ def join_team() -> Team:
             torch.cuda.set_device(place if gpus > 1 else 0)
         # Questions and answers go round between processors, gradients between GPUs.
         distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)
+        if gpus:
+            _require_own_gpus(Team(distributed.get_rank(), size), here)
     return Team(distributed.get_rank(), size)
+
+
+def _require_own_gpus(team: Team, here: int) -> None:
+    """Raise UserError, in all processes, when two have one GPU: each may see but one, its own."""
+    uuid = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
+    marks = torch.zeros(team.size, dtype=torch.int64)
+    marks[team.rank] = zlib.crc32(f"{platform.node()} {uuid}".encode())
+    if len(team.sum(marks).unique()) < team.size:
+        raise UserError(
+            f"{here} processes and not a GPU for each on {platform.node()}; start fewer by "
+            "--nproc-per-node"
+        )

@@ -31,8 +31,9 @@ class TrainingStep:
     """A network, moved to its device, with its optimizer, the averages of its weights and, for
     float16, its loss scaler.
 
-    Nothing in a step waits for the device, but for train.lovasz: losses stay there, and the fused
-    optimizer asks there whether the gradients are finite.
+    Nothing in a step waits for the device but train.lovasz and, in a team, each layer of torch's
+    SyncBatchNorm: losses stay there, and the fused optimizer asks there whether the gradients are
+    finite.
     """
 
     def __init__(

@@ -11,8 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
+from nyuseg.models.device import gpu_count
 from nyuseg.training.fold_process import SHOW_S, FoldProcess, Job, start
 from nyuseg.training.pipeline import TrainEach, require_all
 from nyuseg.utils.cores import cores
@@ -27,7 +26,7 @@ def side_by_side(script: Path, count: int) -> TrainEach:
 
     def train_each(jobs: Sequence[Job]) -> None:
         if jobs:
-            most = count or torch.cuda.device_count() or cores()
+            most = count or len(gpu_names()) or cores()
             train_side_by_side(script, jobs, min(most, len(jobs)))
 
     return train_each
@@ -71,9 +70,15 @@ def train_side_by_side(script: Path, jobs: Sequence[Job], count: int) -> None:
 
 def _environment(place: int, count: int) -> dict[str, str]:
     environment = dict(os.environ)
-    if gpus := torch.cuda.device_count():
-        visible = environment.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus))))
-        environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[place % gpus]
+    if gpus := gpu_names():
+        environment["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
     environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // count)))
     environment["LOCAL_WORLD_SIZE"] = str(count)  # As torchrun has it: readers are shared out, too.
     return environment
+
+
+def gpu_names() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls each GPU; of a GPU's parts (MIG) a process sees but one."""
+    count, visible = gpu_count(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = visible.split(",") if visible else [str(number) for number in range(count)]
+    return names if count and visible.startswith("MIG-") else names[:count]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nyuseg.utils.errors import UserError
+from nyuseg.utils.errors import UserError, is_out_of_memory
 from nyuseg.utils.files import PROJECT, find
 from nyuseg.utils.signals import Interrupted, catch_signals, stop_if_asked
 from nyuseg.utils.streams import keep_streams
@@ -99,8 +99,7 @@ def _exit_code(main: Callable[[Sequence[str] | None], None], argv: Sequence[str]
         print(f"stopped by {interruption}: {text}", file=sys.stderr)
         return interruption.code
     except Exception as error:
-        # torch's class is told by its name: scripts that need no torch do not import it.
-        if type(error).__name__ not in ("OutOfMemoryError", "MemoryError"):
+        if not is_out_of_memory(error):
             raise
         print(
             "error: out of memory; in training, try --set compute.checkpointing=true, or "
