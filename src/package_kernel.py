@@ -3,14 +3,14 @@
 examples:
   python src/package_kernel.py --owner NAME --experiment exp040 --fold 0,2 --no-tta --type script
   python src/package_kernel.py --owner NAME --competition SLUG --push
-  python src/package_kernel.py --owner NAME --competition SLUG --submit 3
+  python src/package_kernel.py --owner NAME --competition SLUG --submit 3 --format npy
 """
 
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from nyuseg.utils.cli import Parser, add_oof, run
+from nyuseg.utils.cli import Parser, add_oof, add_set, run
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT, require_safe_name
 
@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--push", action="store_true", help="upload with Kaggle's own client")
     parser.add_argument("--submit", type=int, metavar="VERSION", help="submit a finished version")
     parser.add_argument("--output", default=str(PROJECT / "kaggle_kernel"), metavar="DIR")
+    add_set(parser, "what infer.py is given, such as submission.order=row")
     add_oof(parser)
     options = parser.parse_args(argv)
     require_safe_name(options.experiment, "--experiment")
@@ -39,10 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.push and options.submit is not None:
         raise UserError("--submit sends a version that has finished: --push first, alone")
     options.title = options.title or options.experiment
-    if options.submit is None:
-        package(options)
-    else:
-        submit(options)
+    (package if options.submit is None else submit)(options)
 
 
 def package(options: Namespace) -> None:
@@ -52,7 +50,7 @@ def package(options: Namespace) -> None:
     from nyuseg.kaggle.push import push
     from nyuseg.submission.formats import parse_formats
 
-    experiment = open_experiment(options.experiment, Path(options.oof))
+    experiment = open_experiment(options.experiment, Path(options.oof), options.overrides)
     folds = parse_folds(options.fold, experiment.config.folds)
     of_user = (options.owner, folds, options.tta, parse_formats(options.format), options.precision)
     rest = (options.competition, options.type, options.budget_hours, options.title, options.licence)
@@ -69,10 +67,12 @@ def submit(options: Namespace) -> None:
     from nyuseg.kaggle.package import kernel_name
     from nyuseg.submission.formats import FILES, parse_formats
 
-    kernel, version = kernel_name(options.owner, options.title), options.submit
-    file = FILES["rle"] if "rle" in options.format else FILES[parse_formats(options.format)[0]]
-    message = f"{options.experiment}, version {version}"
-    print(kaggle_push.submit(options.competition, kernel, version, file, message))
+    if len(formats := parse_formats(options.format)) > 1:
+        raise UserError("--submit: say which file the competition takes, --format npy, rle or png")
+    kernel, file = kernel_name(options.owner, options.title), FILES[formats[0]]
+    print(f"{file} of {kernel}, version {options.submit}")
+    message = f"{options.experiment}, version {options.submit}"
+    print(kaggle_push.submit(options.competition, kernel, options.submit, file, message))
 
 
 if __name__ == "__main__":

@@ -23,11 +23,14 @@ import check_kernel
 import infer
 import package_kernel
 import train_folds
+from nyuseg.config.loading import parse_config
+from nyuseg.config.prediction import View
 from nyuseg.demo.data import write_demo
 from nyuseg.kaggle.budget import Budget
 from nyuseg.kaggle.kernel import END, find_frames, load_package, run
 from nyuseg.kaggle.kernel_check import (
     LAYOUTS,
+    _require_same_plan,
     agreement,
     check,
     kaggle_like,
@@ -42,7 +45,7 @@ from nyuseg.kaggle.wheels import own_wheel, repack
 from nyuseg.submission.formats import usable_formats
 from nyuseg.submission.manifest import Dropped
 from nyuseg.utils.errors import UserError
-from nyuseg.utils.files import PROJECT, read_json
+from nyuseg.utils.files import PROJECT, read_json, write_json
 
 # Finding
 
@@ -233,6 +236,37 @@ def test_a_package_holds_what_kaggle_leaves_alone(work: Path) -> None:
     ]
 
 
+def test_what_infer_was_told_is_told_to_the_kernel(work: Path) -> None:
+    folder = package(
+        work, "row", "--set", "submission.order=row", "--set", "tta.views=[{flip: false}]"
+    )
+    config = read_json(folder / "dataset/config.json")
+    assert config["submission"]["order"] == "row"
+    assert parse_config(config, "x").tta.views == (View(),)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "what"),
+    [
+        ("folds", {"0": "other", "1": "weights"}, "other weights"),
+        ("views", ["identity"], r"other views .*\['identity', .*, there \['identity'\]"),
+        (
+            "encoding",
+            {"order": "row", "base": 1, "empty": ""},
+            r"submission.order .* \(column, there row\)",
+        ),
+    ],
+)
+def test_a_kernel_that_means_to_write_something_else_is_told(
+    work: Path, tmp_path: Path, key: str, value: object, what: str
+) -> None:
+    own = work / "out/demo_tta"
+    assert _require_same_plan(own, own)  # On a processor.
+    write_json(tmp_path / "manifest.json", read_json(own / "manifest.json") | {key: value})
+    with pytest.raises(UserError, match=f"the kernel has .*{what}"):
+        _require_same_plan(own, tmp_path)
+
+
 def test_half_precision_halves_matrices_and_keeps_vectors(work: Path) -> None:
     half = load_file(package(work, "half") / "dataset/fold_0.safetensors")
     full = load_file(work / "fp32/dataset/fold_0.safetensors")
@@ -286,6 +320,7 @@ def test_a_notebook_needs_nbformat_and_a_script_does_not(work: Path, monkeypatch
         (["--fold", "5"], "--fold 5"),
         (["--format", "gif"], "gif"),
         (["--submit", "3"], "--competition"),
+        (["--submit", "3", "--competition", "nyu"], "which file the competition takes"),
     ],
 )
 def test_what_kaggle_would_refuse_is_refused_before_anything_is_written(work, more, message):

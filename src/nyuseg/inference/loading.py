@@ -1,6 +1,6 @@
 """The predictor of an experiment or a blend, from the release weights of its folds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -8,7 +8,7 @@ from torch import nn
 
 from nyuseg.data.fold_names import Fold, is_full
 from nyuseg.data.folds import fold_hash
-from nyuseg.experiment.folder import Experiment
+from nyuseg.experiment.folder import Experiment, Part
 from nyuseg.experiment.records import WeightsRecord
 from nyuseg.inference.ensemble import Ensemble
 from nyuseg.inference.predictor import Predictor
@@ -19,11 +19,12 @@ from nyuseg.utils.prefetch import in_order
 
 
 def load_folds(
-    experiment: Experiment, folds: Sequence[Fold]
+    experiment: Experiment, folds: Sequence[Fold], kept: bool = True
 ) -> tuple[list[nn.Module], dict[str, str]]:
     """Load the networks of some folds; returns them and the hash of each weight file, by fold.
 
-    Raises UserError when a fold is missing or was validated on another fold table.
+    kept: otherwise they are only tried, one at a time, and none is returned. Raises UserError when
+    a fold is missing or was validated on another fold table.
     """
 
     def check(fold: Fold) -> str:
@@ -41,8 +42,10 @@ def load_folds(
     models, digests, config = [], {}, experiment.config
     # Hashing is what threads can do side by side, while this one builds networks.
     for fold, found in zip(folds, in_order(check, folds, threads=4, depth=4), strict=True):
-        models.append(open_release(experiment.fold_files(fold), config.model, config.data))
+        model = open_release(experiment.fold_files(fold), config.model, config.data)
         digests[str(fold)] = found
+        if kept:
+            models.append(model)
     return models, digests
 
 
@@ -58,18 +61,39 @@ def load_predictor(
     member that was trained again since it was blended.
     """
     ensembles, hashes = [], {}
+    for part, models, digests in _load_parts(experiment, folds, tta):
+        config = part.experiment.config
+        ensembles.append(Ensemble(models, config, device, tta, part.weight))
+        hashes[config.name] = digests
+    return Predictor(ensembles, experiment.config), _by_fold(experiment, folds, hashes)
+
+
+def check_predictor(experiment: Experiment, folds: Sequence[Fold], tta: bool) -> dict[str, Any]:
+    """The hashes of load_predictor, which raises what it would, with one network in memory."""
+    parts = _load_parts(experiment, folds, tta, kept=False)
+    hashes = {part.experiment.config.name: digests for part, _, digests in parts}
+    return _by_fold(experiment, folds, hashes)
+
+
+def _load_parts(
+    experiment: Experiment, folds: Sequence[Fold], tta: bool, kept: bool = True
+) -> Iterator[tuple[Part, list[nn.Module], dict[str, str]]]:
     for part in experiment.parts:
         member = part.experiment
         if tta:
             require_views(member.config, member.config.tta.views)
-        models, digests = load_folds(member, folds)
+        models, digests = load_folds(member, folds, kept)
         if part.digests and _is_changed(member, part.digests, digests):
             raise _blended_before(experiment, member)
-        ensembles.append(Ensemble(models, member.config, device, tta, part.weight))
-        hashes[member.config.name] = digests
-    by_fold = {str(fold): {name: one[str(fold)] for name, one in hashes.items()} for fold in folds}
-    found = by_fold if experiment.members else next(iter(hashes.values()))
-    return Predictor(ensembles, experiment.config), found
+        yield part, models, digests
+
+
+def _by_fold(
+    experiment: Experiment, folds: Sequence[Fold], hashes: dict[str, dict[str, str]]
+) -> dict[str, Any]:
+    if not experiment.members:
+        return next(iter(hashes.values()))
+    return {str(fold): {name: one[str(fold)] for name, one in hashes.items()} for fold in folds}
 
 
 def require_unchanged(experiment: Experiment) -> None:

@@ -24,7 +24,7 @@ from nyuseg.models.tensors import read_tensors
 from nyuseg.submission.formats import usable_formats
 from nyuseg.submission.manifest import MANIFEST, BudgetRecord, Manifest, Planned
 from nyuseg.submission.writing import write_submission
-from nyuseg.utils.errors import UserError
+from nyuseg.utils.errors import UserError, is_out_of_memory
 from nyuseg.utils.files import atomic_folder, read_json, sha256_file
 
 CONFIG = "config.json"
@@ -89,7 +89,8 @@ def run(
 def load_package(package: Path, fingerprint: str) -> tuple[PackageRecord, Predictor]:
     """Check the package and build its networks: its manifest and what predicts.
 
-    Raises UserError when the version is another one or a file is missing or damaged.
+    Raises UserError when the version is another one, a file is missing or damaged, or the networks
+    do not fit into the memory.
     """
     facts = PackageRecord.read(package / MANIFEST)
     if facts.fingerprint != fingerprint:
@@ -107,7 +108,16 @@ def load_package(package: Path, fingerprint: str) -> tuple[PackageRecord, Predic
         if sha256_file(path) != digest:
             raise UserError(f"{path}: not the file that was packaged; upload the data set again")
     devices = pick_devices()
-    ensembles = [_load_member(package, member, facts, devices) for member in facts.members]
+    try:
+        ensembles = [_load_member(package, member, facts, devices) for member in facts.members]
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        count = len(facts.members) * len(facts.folds)
+        raise UserError(
+            f"{count} networks do not fit into the memory of {devices[0]} together; package fewer "
+            "by --fold, or a blend of fewer experiments"
+        ) from None
     return facts, Predictor(ensembles, _read_config(package / CONFIG))
 
 
@@ -129,8 +139,8 @@ def _load(path: Path, config: Config) -> nn.Module:
         return load_network(config.model, config.data, read_tensors(path))
     except RuntimeError:
         raise UserError(
-            f"{path}: does not fit {config.model.encoder} as this image's timm builds it; pin the "
-            "kernel's image or package with that version of timm"
+            f"{path}: does not fit {config.model.encoder} as timm builds it here; package and push "
+            "again"
         ) from None
 
 

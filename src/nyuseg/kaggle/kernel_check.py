@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import venv
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from nyuseg.data.frames import stored_kinds
 from nyuseg.kaggle.kernel import END
 from nyuseg.kaggle.metadata import KERNEL_FILE, KernelMetadata
 from nyuseg.kaggle.records import PackageRecord
-from nyuseg.submission.manifest import MANIFEST
+from nyuseg.submission.manifest import MANIFEST, Manifest
 from nyuseg.utils.arrays import map_array, read_entries
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.signals import run_child
@@ -37,7 +36,15 @@ LAYOUTS = {
     "competition": f"competitions/{SLUG}",
 }
 # Not on Kaggle's image: the kernel must bring them. Its .pth files may point at this project.
-ABSENT = ("nyuseg", "__editable__", "segmentation_models_pytorch", "ttach", "kaggle", "_nyuseg")
+ABSENT = (
+    "nyuseg",
+    "__editable__",
+    "segmentation_models_pytorch",
+    "timm",
+    "ttach",
+    "kaggle",
+    "_nyuseg",
+)
 # A second wall, and the only one where namespaces are not allowed: this machine alone answers.
 GUARD = """
 import socket
@@ -51,7 +58,10 @@ def guard(name):
 guard("connect")
 guard("connect_ex")
 """
-PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "OMP_NUM_THREADS")
+PASSED_ON = (
+    *("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR"),
+    *("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"),
+)
 ISOLATED = ["unshare", "--user", "--map-root-user", "--net", "--mount", "sh", "-c"]
 MOUNT = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && shift && exec "$@"'
 
@@ -61,10 +71,12 @@ def kaggle_like(folder: Path) -> Path:
 
     Packages are linked, not copied; what the kernel installs goes into the new environment.
     """
-    venv.create(folder, with_pip=False)
+    places = [Path(p) for p in sys.path if p.endswith(("site-packages", "dist-packages"))]
+    packages = [path for place in places if place.is_dir() for path in place.iterdir()]
+    venv.create(folder, symlinks=True, with_pip="pip" not in {path.name for path in packages})
     site = next(folder.glob("lib/python*/site-packages"))
-    for path in Path(sysconfig.get_path("purelib")).iterdir():
-        if not path.name.startswith(ABSENT):
+    for path in packages:  # Of two of a name, the first one counts.
+        if not path.name.startswith(ABSENT) and not (site / path.name).is_symlink():
             (site / path.name).symlink_to(path)
     (site / "sitecustomize.py").write_text(GUARD)
     return folder / "bin/python"
@@ -119,9 +131,15 @@ def run_kernel(kernel: Path, work: Path, inputs: Path) -> Path:
     }
     done = run_child([*command, str(python), str(script)], text=True, env=environment, cwd=working)
     if done.returncode or END not in done.stdout or not done.stdout.rstrip().endswith("END"):
-        lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
-        raise UserError(f"{kernel}: the kernel failed: {lines[-1]}")
+        raise UserError(f"{kernel}: the kernel failed: {_last_line(done.stderr or done.stdout)}")
     return working
+
+
+def _last_line(text: str) -> str:
+    """What a kernel said at its end, or what a program said that it has called in vain."""
+    said, _, traceback = text.strip().rpartition("Traceback (most recent call last):")
+    called = "subprocess.CalledProcessError" in traceback and said.strip()
+    return ((said if called else text).strip().splitlines() or ["no output"])[-1]
 
 
 def script_of(kernel: Path) -> str:
@@ -157,7 +175,8 @@ def check(
     """Run the kernel in some mount layouts; returns a line for each, agreement included.
 
     expected: infer.py's submission folder with the same folds and views. Raises UserError when a
-    run fails, agrees in fewer than 99.9 % of the pixels, or at fp32 in fewer than all bytes.
+    run fails, was made of other weights, views or settings, agrees in fewer than 99.9 % of the
+    pixels, or at fp32 on a processor in fewer than all bytes.
     """
     precision = PackageRecord.read(package / MANIFEST).precision
     lines = []
@@ -166,8 +185,9 @@ def check(
         place.mkdir()
         inputs = mount(place, layout, package, test)
         working = run_kernel(kernel, place, inputs)
+        exact = _require_same_plan(working, expected) and precision == "fp32"
         share = agreement(working, expected)
-        if share < 0.999 or (precision == "fp32" and not _same_bytes(working, expected)):
+        if share < 0.999 or (exact and not _same_bytes(working, expected)):
             hint = "" if precision == "fp32" else "; package with --precision fp32 to see whether "
             hint += "half precision alone does it" if hint else ""
             what = f"only {share:.4%} of the pixels are those of {expected}"
@@ -188,7 +208,28 @@ def _remove(place: Path) -> None:
     shutil.rmtree(place)
 
 
+def _require_same_plan(working: Path, expected: Path) -> bool:
+    """Raise UserError when kernel and infer.py did not even mean to write the same.
+
+    Returns whether both used processors: two runs on a GPU need not choose the same algorithms.
+    """
+    kernel, own = (Manifest.read(folder / MANIFEST) for folder in (working, expected))
+    views = kernel.budget.planned.views if kernel.budget else kernel.views
+    for what, one, other in (
+        ("weights", kernel.folds, own.folds),
+        ("views", views, own.views),
+        *((f"submission.{key}", one, dict(own.encoding)[key]) for key, one in kernel.encoding),
+    ):
+        if one != other:
+            shown = "" if what == "weights" else f" ({one}, there {other})"
+            raise UserError(
+                f"the kernel has other {what} than {expected}{shown}; give package_kernel.py and "
+                "infer.py the same --fold and --set, and --no-tta or --tta"
+            )
+    return all(one.environment["device"].startswith("cpu") for one in (kernel, own))
+
+
 def _same_bytes(one: Path, other: Path) -> bool:
     names = ("submission.npy", "submission.csv", "submission.zip")
-    there = [name for name in names if (other / name).exists()]
+    there = [name for name in names if (other / name).exists() and (one / name).exists()]
     return all((one / name).read_bytes() == (other / name).read_bytes() for name in there)

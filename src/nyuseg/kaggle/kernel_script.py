@@ -43,21 +43,25 @@ print("package:", package)
 LIBRARY = Path("/tmp") / f"nyuseg_{FINGERPRINT[:12]}"
 wheels = sorted(str(path) for path in package.glob("*.whl"))
 install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
-subprocess.run([*install, "--upgrade", "--target", str(LIBRARY), *wheels], check=True)
+MAIN = __name__ == "__main__"  # Where Python does not fork, a reading process runs this file, too.
+if MAIN:
+    subprocess.run([*install, "--upgrade", "--target", str(LIBRARY), *wheels], check=True)
 sys.path.insert(0, str(LIBRARY))
 
 # %% Predict, write and verify
-from nyuseg.kaggle.kernel import run
+if MAIN:
+    from nyuseg.kaggle.kernel import run
 
-manifest = run(package, FINGERPRINT, INPUT, WORKING, BUDGET_HOURS, STARTED)
+    manifest = run(package, FINGERPRINT, INPUT, WORKING, BUDGET_HOURS, STARTED)
 
 # %% A look at the masks
-if "IPython" in sys.modules:
+if MAIN and "IPython" in sys.modules:
     from IPython.display import Image, display
 
     display(Image(filename=str(WORKING / "preview.png")))
 
 # %% Report
-shown = {"experiment", "images", "seconds", "views", "budget", "cv", "notice", "files"}
-print(manifest.model_dump_json(include=shown, indent=2))
-print("END")
+if MAIN:
+    shown = {"experiment", "images", "seconds", "views", "budget", "cv", "notice", "files"}
+    print(manifest.model_dump_json(include=shown, indent=2))
+    print("END")

@@ -9,7 +9,7 @@ from safetensors.torch import save
 
 from nyuseg.data.fold_names import Fold, uncovered
 from nyuseg.experiment.folder import Experiment
-from nyuseg.inference.loading import load_predictor
+from nyuseg.inference.loading import check_predictor
 from nyuseg.kaggle.kernel import CONFIG
 from nyuseg.kaggle.licences import licence_texts
 from nyuseg.kaggle.metadata import (
@@ -31,8 +31,9 @@ from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import atomic_folder, sha256_file, write_bytes, write_json
 from nyuseg.utils.locks import only_writer
 
-# What Kaggle's image lacks of what inference needs; both are pure Python.
-EXTRA_WHEELS = ("segmentation-models-pytorch", "ttach")
+# What Kaggle's image lacks of what inference needs, and timm, of which it may have a version that
+# does not know the encoder or builds another one; all are pure Python.
+EXTRA_WHEELS = ("segmentation-models-pytorch", "timm", "ttach")
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,7 @@ def build(experiment: Experiment, options: Options, folder: Path) -> PackageReco
     if kind == "notebook":
         import_nbformat()
     texts = licence_texts(experiment, [*map(Path, options.licences)])
-    # Checks that they belong together.
-    _, hashes = load_predictor(experiment, options.folds, torch.device("cpu"), options.tta)
+    hashes = check_predictor(experiment, options.folds, options.tta)
     if uncovered(options.folds):
         print(uncovered(options.folds))
     with only_writer(folder / "dataset"), atomic_folder(folder / "dataset", DATASET_FILE) as inside:

@@ -103,7 +103,8 @@ def _exit_code(main: Callable[[Sequence[str] | None], None], argv: Sequence[str]
             raise
         print(
             "error: out of memory; in training, try --set compute.checkpointing=true, or "
-            "--set compute.accumulate=2; in inference, another program holds the memory",
+            "--set compute.accumulate=2; in inference, fewer networks by --fold, or end another "
+            "program that holds the memory",
             file=sys.stderr,
         )
         return 1
