@@ -123,10 +123,13 @@ def test_create_then_version(server: FakeKaggle, package, tmp_path: Path, capfd)
     server.requests.clear()
     server.blobs.clear()
     assert push(*package, poll_s=0.01) == f"{URL}, version 2"
+    assert not server.blobs and "uploaded before" in capfd.readouterr().out
+    MANIFEST.model_copy(update={"fingerprint": "def456"}).write(package[0] / "manifest.json")
+    assert push(*package, poll_s=0.01) == f"{URL}, version 3"
     assert not server.called("CreateDataset")
     version = server.called("CreateDatasetVersion")[0].json
     assert (version["ownerSlug"], version["datasetSlug"]) == tuple(DATASET.split("/"))
-    assert version["body"]["versionNotes"] == "fingerprint abc123"
+    assert version["body"]["versionNotes"] == "fingerprint def456"
     check_upload(server, version["body"]["files"], package[0])
     output = capfd.readouterr()
     assert KEY not in output.out + output.err

@@ -18,7 +18,10 @@ from nyuseg.kaggle.metadata import (
 )
 from nyuseg.kaggle.records import PackageRecord
 from nyuseg.utils.errors import UserError
+from nyuseg.utils.files import read_json, write_json
 from nyuseg.utils.signals import pause
+
+UPLOADED = "uploaded.json"
 
 
 def push(dataset: Path, kernel: Path, timeout_s: int = 1800, poll_s: float = 10) -> str:
@@ -40,27 +43,35 @@ def push(dataset: Path, kernel: Path, timeout_s: int = 1800, poll_s: float = 10)
 def push_dataset(folder: Path, timeout_s: int = 1800, poll_s: float = 10) -> None:
     """Create the data set, or a version of it when it exists, and wait until it is ready.
 
-    Raises UserError as push.
+    What was uploaded is noted beside the folder, and not uploaded again. Raises UserError as push.
     """
     reference, fingerprint, files = _read_dataset(folder)
     state = _state(reference)
     if state == "deleted":
         raise UserError(f"{reference}: this data set was deleted on Kaggle; choose another title")
+    note, own = folder.with_name(UPLOADED), {"data_set": reference, "fingerprint": fingerprint}
+    if state not in (None, "failed") and note.exists() and read_json(note) == own:
+        print(f"data set {reference}: uploaded before, says {note}; delete it to upload again")
+    else:
+        _upload(folder, reference, files, state is None, f"fingerprint {fingerprint}")
+        write_json(note, own)
+    _wait_until_ready(reference, timeout_s, poll_s)
+
+
+def _upload(folder: Path, reference: str, files: list[Path], new: bool, note: str) -> None:
     size = sum(path.stat().st_size for path in files) / 1e6
-    word = "creating" if state is None else "new version of"
+    word = "creating" if new else "new version of"
     print(f"{word} data set {reference}: uploading {len(files)} files, {size:.1f} MB", flush=True)
     upload: dict[str, Any] = {"limit_s": None, "folder": str(folder.resolve()), "quiet": True}
     try:
-        if state is None:
+        if new:
             reply = call("dataset_create_new", **upload)
         else:
-            note = f"fingerprint {fingerprint}"
             reply = call("dataset_create_version", version_notes=note, **upload)
         if reply["error"] or (reply["status"] or "").lower() != "ok":
             raise Refusal(reply["error"] or f"Kaggle's answer has the status '{reply['status']}'")
     except Refusal as error:
         raise UserError(f"data set {reference} was not uploaded: {error}") from None
-    _wait_until_ready(reference, timeout_s, poll_s)
 
 
 def push_kernel(folder: Path) -> tuple[str, int]:
