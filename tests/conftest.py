@@ -1,13 +1,10 @@
 """What all tests may ask for."""
 
-import gc
 from collections import Counter
 from collections.abc import Callable
 
 import pytest
 from tiny_data import write_tiny_folder
-
-gc.set_threshold(20_000, 20, 20)  # As the commands do, see utils/cli.py.
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -167,7 +167,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on(tmp_path: Path, number: int, co
 def test_signals_at_random_moments_are_never_lost() -> None:
     """The short form of benchmarks/signals.py: exit codes, last lines, what is left behind."""
     # A process of its own: it forks, and this one may have torch's threads running.
-    harness = [sys.executable, str(PROJECT / "benchmarks/signals.py"), "--signals", "24"]
+    harness = [sys.executable, str(PROJECT / "benchmarks/signals.py"), "--signals", "40"]
     done = subprocess.run(harness, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "24 signals, 0 faults" in done.stdout
+    assert "40 signals, 0 faults" in done.stdout

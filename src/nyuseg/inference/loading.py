@@ -69,7 +69,7 @@ def load_predictor(
 
 
 def check_predictor(experiment: Experiment, folds: Sequence[Fold], tta: bool) -> dict[str, Any]:
-    """The hashes of load_predictor, which raises what it would, with one network in memory."""
+    """The hashes of load_predictor, which raises what it would; networks are tried, not kept."""
     parts = _load_parts(experiment, folds, tta, kept=False)
     hashes = {part.experiment.config.name: digests for part, _, digests in parts}
     return _by_fold(experiment, folds, hashes)
