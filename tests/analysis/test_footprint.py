@@ -123,10 +123,10 @@ def test_a_gpu_keeps_more_of_the_norms_and_less_of_depthwise_convolutions() -> N
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["model.encoder=resnet18", "data.size=[240,320]", "train.batch_size=8"],
+        ["model.encoder=resnet18", "data.size=[160,224]", "train.batch_size=8"],
         [
             *("model.encoder=tu-tf_efficientnet_lite0", "model.decoder=fpn", "train.ema=0.99"),
-            *("augment.crop=[192,256]", "data.size=[224,320]", "train.batch_size=12"),
+            *("augment.crop=[160,224]", "data.size=[192,256]", "train.batch_size=12"),
             *("compute.accumulate=2", "compute.checkpointing=true"),
         ],
     ],

@@ -4,6 +4,7 @@ import csv
 import re
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -13,8 +14,9 @@ import torch
 import train_folds
 from nyuseg.evaluation.history import Epoch
 from nyuseg.evaluation.learning_curves import learning_curves
+from nyuseg.experiment.fold_files import FoldFiles
 from nyuseg.training import epoch_log
-from nyuseg.training.epoch_log import Waiting, duration
+from nyuseg.training.epoch_log import EpochLog, Waiting, duration
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT
 
@@ -71,6 +73,24 @@ def test_curves_grow_with_the_epochs_and_mark_the_best() -> None:
 def test_curves_of_a_network_without_held_out_images() -> None:
     rows = [epoch(n, train_loss=1 / n, train_segmentation=1 / n) for n in (1, 2)]
     assert picture(learning_curves("full0", 2, rows, {1: 1.0})).std() > 1
+
+
+def test_short_epochs_are_not_all_drawn_but_the_last_is(monkeypatch, tmp_path: Path) -> None:
+    clock, drawn = [0.0], []
+
+    def drawing(title: str, *_: object) -> bytes:
+        clock[0] += 0.5
+        drawn.append(title)
+        return b""
+
+    monkeypatch.setattr(epoch_log.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("nyuseg.evaluation.learning_curves.learning_curves", drawing)
+    experiment = SimpleNamespace(short_notice="", config=SimpleNamespace(name="a"))
+    log = EpochLog(experiment, FoldFiles(tmp_path), "fold 1", 12, later=0)
+    for number in range(1, 13):
+        clock[0] += 3
+        log.epoch([epoch(number, train_loss=1.0)], {number: 3.0}, 8, 0.0, best=1)
+    assert drawn == [f"a, fold 1, epoch {number} of 12" for number in (7, 11, 12)]
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ def learning_curves(
     figure = Figure(figsize=INCHES, dpi=DPI)
     figure.subplots_adjust(**LAYOUT)
     figure.suptitle(title, x=LAYOUT["left"], ha="left")
-    segmentation, depth, total, miou, rates, times = figure.subplots(2, 3).ravel()
+    segmentation, depth, total, miou, rates, times = figure.subplots(2, 3, sharex=True).ravel()
     for axes, key, name in (
         (segmentation, "segmentation", "segmentation loss"),
         (depth, "depth", "depth loss"),
@@ -53,7 +53,8 @@ def learning_curves(
 
 def _finish(axes: Axes, epochs: int) -> None:
     axes.set_xlim(0.5, epochs + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.grid(color="0.9")
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=8)

@@ -12,8 +12,9 @@ from nyuseg.experiment.folder import Experiment
 from nyuseg.utils.files import write_bytes
 
 Item = TypeVar("Item")
-# Of the time that an epoch takes; with shorter ones not each is drawn.
-DRAWING = 0.05
+# The part of the time that drawing may take: short epochs are not all drawn. And the seconds that
+# it takes, until that is known.
+DRAWING, FIRST = 0.05, 1.0
 
 
 class Waiting:
@@ -53,7 +54,7 @@ class EpochLog:
         self.quiet = quiet
         self.experiment, self.files, self.name = experiment, files, name
         self.epochs, self.later = epochs, later
-        self.drawn = self.drawing = -np.inf
+        self.drawn, self.drawing = time.monotonic(), FIRST
 
     def line(self, text: str) -> None:
         """Print a line, and append it with the time to the fold's log."""
