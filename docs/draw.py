@@ -158,7 +158,7 @@ def ways() -> Picture:
                 408,
                 160,
                 "oof/mine/config.yaml",
-                "kept whole; compute, tta\nand submission may\nstill change",
+                "kept whole; compute, tta,\nsubmission and folds.full\nmay still change",
                 ORANGE,
             ),
         ],

@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for text in (*options.experiment, name):
         require_safe_name(text, "--name" if text == name else "experiment")
     from nyuseg.ensembling.blend import blend
-    from nyuseg.evaluation.report import blend_table
+    from nyuseg.evaluation.tables import blend_table
     from nyuseg.experiment.folder import open_experiment
 
     oof = Path(options.oof)

@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("--experiment", default="exp060", help="its folder below --oof")
     parser.add_argument("--fold", default="all", help="0..4, 3, all (default), full, all,full")
-    parser.add_argument("--tta", action="store_true", help="average over the horizontal flip too")
+    parser.add_argument("--tta", action="store_true", help="average over all tta.views")
     add_ray(parser)
     some = f"some of {', '.join(FILES)}; default: all that the images allow"
     parser.add_argument("--format", help=some)
@@ -53,8 +53,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = options.experiment + subset + ("_tta" if options.tta else "")
     require_clean(root, ["test"])
     folder = Path(options.submissions) / name
-    views = "on" if options.tta else "off"
-    print(f"{name}: folds [{fold_list(folds)}], flip TTA {views}, data {root}")
+    views = experiment.config.tta.views[: None if options.tta else 1]
+    said = ", ".join(view.name for view in views)
+    print(f"{name}: folds [{fold_list(folds)}], views [{said}], data {root}")
     known = (experiment, folds, options.tta)
     elsewhere = OnRay(options.ray, *known) if options.ray is not None else None
     manifest = infer(*known, root, folder, formats, pick_devices(), elsewhere)

@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     names, submission = options.experiment, options.submission
     if bool(names) == bool(submission):
         raise UserError("name an experiment, two of them, or a submission by --submission NAME")
+    if names and options.overrides:
+        raise UserError("--set: only with --submission; the out-of-fold predictions are there")
     for name in [*names, *([submission] if submission else [])]:
         require_safe_name(name, "name")
     from nyuseg.experiment.folder import open_experiment

@@ -26,7 +26,7 @@ from nyuseg.ensembling.candidates import choose
 from nyuseg.evaluation.history import COLUMNS, Epoch, write_metrics
 from nyuseg.evaluation.leaderboard import score_table
 from nyuseg.evaluation.means import Means, total_loss
-from nyuseg.evaluation.report import difference_text
+from nyuseg.evaluation.tables import difference_text
 from nyuseg.evaluation.validation import require_labels
 from nyuseg.experiment.folder import Experiment, open_experiment
 from nyuseg.experiment.records import Estimate

@@ -11,7 +11,7 @@ import pytest
 from nyuseg.data.classes import CLASS_NAMES
 from nyuseg.data.frames import read_depth, read_image, read_label
 from nyuseg.data.integrity import full_check
-from nyuseg.data.nyuv2_mat import CLASSES, convert_mat, to_millimetres
+from nyuseg.data.nyuv2_mat import CLASSES, convert_mat, from_metres
 from nyuseg.utils import files
 from nyuseg.utils.errors import UserError
 
@@ -160,8 +160,8 @@ def test_depth_kinds_are_never_mixed(source: Source) -> None:
 def test_millimetres() -> None:
     metres = np.array([0, -1, np.nan, np.inf, -np.inf, 1.2344, 1.2346, 65.535, 70], np.float32)
     expected = [0, 0, 0, 0, 0, 1234, 1235, 65535, 65535]
-    assert to_millimetres(metres).tolist() == expected
-    assert to_millimetres(metres).dtype == np.uint16
+    assert from_metres(metres).tolist() == expected
+    assert from_metres(metres).dtype == np.uint16
 
 
 def test_resume_writes_only_what_is_missing(

@@ -11,7 +11,7 @@ from nyuseg.config.loading import parse_config
 from nyuseg.data.frames import FrameFolder, frame_path, write_png
 from nyuseg.dataloading.copy_paste import paste
 from nyuseg.dataloading.dataset import TrainingSet
-from nyuseg.dataloading.rare import class_weights
+from nyuseg.dataloading.rare import inverse_shares
 
 SIZE = (40, 60)
 Frame = dict[str, np.ndarray]
@@ -101,7 +101,7 @@ def test_class_weights_are_the_inverse_shares() -> None:
     other = np.full((40, 40), 12, np.uint8)
     expected = np.zeros(13)
     expected[[3, 12]] = 250 / 100, 250 / 150
-    np.testing.assert_allclose(class_weights(iter([label, other])), expected)
+    np.testing.assert_allclose(inverse_shares(iter([label, other])), expected)
 
 
 def test_only_other_training_frames_of_the_fold_give_objects_as_often_as_asked(

@@ -182,7 +182,7 @@ def test_rare_is_what_the_folds_own_training_frames_hold_least_of(
     source = FrameFolder(tmp_path, "train")
     samples = TrainingSet(source, ids[:2], config, 0)
     assert sum((samples[epoch, 0]["label"] == 4).any() for epoch in range(20)) > 15
-    assert samples.augment.zoom_crop.class_weights[7] == 0
+    assert samples.augment.zoom_crop.inverse_shares[7] == 0
 
 
 EVERYTHING = {
@@ -298,7 +298,7 @@ def other_size(path: Path) -> None:
         (remove, "no such file"),
         (truncate, "truncated"),
         (empty, "cannot be decoded"),
-        (eight_bit, "expected 16-bit depth in mm, found 8-bit, 1 channel"),
+        (eight_bit, "expected 16-bit depth, found 8-bit, 1 channel"),
         (other_size, "depth is 48x32, its image 32x48"),
     ],
 )

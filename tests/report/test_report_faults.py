@@ -69,6 +69,11 @@ def test_labels_that_changed_are_refused(work, oof, tmp_path) -> None:
     assert not (oof / "one/report").exists()
 
 
+def test_a_setting_is_taken_only_with_a_submission(oof) -> None:
+    with pytest.raises(UserError, match="--set: only with --submission"):
+        report.main(["one", "--oof", str(oof), "--set", "tta.views=[{}]"])
+
+
 def test_the_views_of_a_submission_must_be_given(work, tmp_path) -> None:
     views = 'tta.views=[{"scale": 1}, {"scale": 1.5}]'
     places = ["--oof", str(work / "oof"), "--submissions", str(tmp_path)]

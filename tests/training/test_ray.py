@@ -244,7 +244,7 @@ def test_two_ways_to_train_side_by_side_are_one_too_many() -> None:
 
 
 def test_a_node_with_other_weights_is_an_error(monkeypatch, tmp_path: Path) -> None:
-    answer = ray_prediction.Answer([], {"0": "other"}, {"device": "cuda"})
+    answer = ray_prediction.TaskResult([], {"0": "other"}, {"device": "cuda"})
     fakes = {
         "join_cluster": lambda _: None,
         "alive": lambda _: [{"Resources": {"CPU": 2.0}}],

@@ -17,7 +17,7 @@ from nyuseg.evaluation.bootstrap import class_differences, class_scores, differe
 from nyuseg.evaluation.history import number, read_seconds
 from nyuseg.evaluation.metrics import mean_iou, summarize
 from nyuseg.evaluation.oof import check_pooling, image_confusions
-from nyuseg.evaluation.report import difference_text
+from nyuseg.evaluation.tables import difference_text
 from nyuseg.experiment.folder import Experiment
 from nyuseg.experiment.records import Estimate
 from nyuseg.models.tensors import tensor_sizes

@@ -17,7 +17,7 @@ from nyuseg.dataloading.dataset import Source
 from nyuseg.evaluation.bootstrap import difference
 from nyuseg.evaluation.metrics import confusion_matrix, mean_iou
 from nyuseg.evaluation.oof import check_pooling
-from nyuseg.evaluation.report import difference_text
+from nyuseg.evaluation.tables import difference_text
 from nyuseg.experiment.folder import Experiment
 from nyuseg.experiment.records import ViewSearchRecord, ViewsRecord
 from nyuseg.experiment.training_data import training_frames
@@ -28,9 +28,6 @@ from nyuseg.models.release import load_release
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.locks import only_writer
 from nyuseg.utils.progress import progress
-
-# Searched by default, besides 1.
-SCALES = (0.75, 1.25)
 
 
 def candidate_sets(scales: Sequence[float]) -> list[list[View]]:

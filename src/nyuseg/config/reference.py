@@ -12,9 +12,9 @@ A configuration is a YAML file with the keys below. A key that it leaves out has
 that does not exist is an error. `extends:` names another file, which it changes. On the command
 line `--set KEY=VALUE` changes one key: `--set train.lr=2e-4`, `--set 'data.size=[240,320]'`.
 
-{free} may change after training: commands that
-use an experiment take them by `--set`, and training that was interrupted may go on with others.
-Everything else belongs to the training and is fixed by it.
+{free} may change after training:
+`infer.py`, `package_kernel.py` and `report.py --submission` take them by `--set`, and training
+that was interrupted may go on with others. Everything else belongs to the training, which fixes it.
 
 This page is made from the code: `python -m nyuseg.config.reference > docs/config.md`.
 """

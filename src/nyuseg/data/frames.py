@@ -2,9 +2,10 @@
 
     train/{image,depth,label}/NNNNNN.png     test/{image,depth}/NNNNNN.png     [scenes.csv]
 
-Image: 8-bit RGB, PNG or JPEG; grey, a palette or an opaque alpha will do. Depth: 16-bit
-millimetres, 0 = missing. Label: 8-bit grey or palette, 0..12, 255 = void. Both PNG. Which files are
-frames says `nyuseg.data.listing`.
+Image: 8-bit RGB, PNG or JPEG; grey, a palette or an opaque alpha will do. Depth: 16-bit, in
+millimetres with 0 = missing unless data.depth_unit and data.depth_missing say otherwise. Label:
+8-bit grey or palette, 0..12, 255 = void. Both PNG. Which files are frames says
+`nyuseg.data.listing`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -112,13 +113,14 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def read_depth(path: Path) -> np.ndarray:
-    """Read a depth map, uint16 [H,W] in millimetres, 0 = missing. Raises UserError as read_image.
+    """Read a depth map, uint16 [H,W], as it is stored. Raises UserError as read_image.
 
-    A file that cannot be read is an error, never a map of zeros.
+    What its numbers mean is data.depth_unit's to say: see dataset.read_frame. A file that cannot be
+    read is an error, never a map of zeros.
     """
     pixels = _decode(path)
     if pixels.dtype != np.uint16 or pixels.ndim != 2:
-        raise UserError(f"{path}: expected 16-bit depth in mm, found {describe(pixels)}")
+        raise UserError(f"{path}: expected 16-bit depth, found {describe(pixels)}")
     return pixels
 
 

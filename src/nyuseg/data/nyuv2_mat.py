@@ -66,12 +66,12 @@ def convert_mat(mat: Path, root: Path, raw_depth: bool = False, table: Path = NY
                     f"{mat}: image {row['image_id']} has label {labels.max()}, above "
                     f"{len(classes) - 1}; not the official file, download it again"
                 )
-            pixels = (image, to_millimetres(depth), classes[labels])
+            pixels = (image, from_metres(depth), classes[labels])
             for path, array in zip(_targets(root, row), pixels, strict=True):
                 write_png(path, array)
 
 
-def to_millimetres(metres: np.ndarray) -> np.ndarray:
+def from_metres(metres: np.ndarray) -> np.ndarray:
     """Depth in metres, float of any shape, as rounded uint16 millimetres.
 
     0 = missing: what is not finite or not above zero. Clipped to 65535.

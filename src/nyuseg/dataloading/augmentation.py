@@ -34,10 +34,10 @@ class Augmentation:
     """
 
     def __init__(
-        self, options: Augment, size: tuple[int, int], class_weights: np.ndarray | None = None
+        self, options: Augment, size: tuple[int, int], inverse_shares: np.ndarray | None = None
     ) -> None:
         self.size = size
-        self.zoom_crop = ZoomCrop(options, size, class_weights) if options.zooms else None
+        self.zoom_crop = ZoomCrop(options, size, inverse_shares) if options.zooms else None
         shift = (-options.shift, options.shift)
         self.pipeline = A.Compose(
             [

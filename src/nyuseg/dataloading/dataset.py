@@ -18,7 +18,7 @@ from nyuseg.dataloading.copy_paste import paste
 from nyuseg.dataloading.height import frame_geometry
 from nyuseg.dataloading.inputs import Sample, input_key
 from nyuseg.dataloading.letterbox import letterbox
-from nyuseg.dataloading.rare import class_weights
+from nyuseg.dataloading.rare import inverse_shares
 from nyuseg.dataloading.seeds import mix_seed
 from nyuseg.utils.errors import UserError
 
@@ -29,7 +29,7 @@ GEOMETRY_BYTES = {"height": 2, "upward": 1}
 
 
 class Source(Protocol):
-    """Where the frames of a split are read from: frames.FrameFolder or cache.FrameCache."""
+    """Where the frames of a split are read from: frames.FrameFolder or frame_cache.FrameCache."""
 
     @property
     def root(self) -> Path: ...
@@ -145,7 +145,7 @@ class TrainingSet(FrameSet):
         self.weights = None
         if options.rare_crop or options.copy_paste or config.predict.balance:
             labels = (self._read(index, ("label",))["label"] for index in range(len(self)))
-            self.weights = class_weights(labels)
+            self.weights = inverse_shares(labels)
         self.augment = Augmentation(options, config.data.size, self.weights)
 
     @property

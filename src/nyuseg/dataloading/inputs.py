@@ -1,8 +1,8 @@
 """From integer frames to what the network sees, on the device.
 
 Frames travel as integers: a quarter of the memory of floats from the disk to the device. There,
-every input channel is one look-up in a table, of 256 entries for a colour and of 65,536 for a
-depth, so that each formula is evaluated once for each value it can meet.
+colours and codes of the depth are one look-up in a table, of 256 and of 65,536 entries, so that
+each formula is evaluated once for each value it can meet. The other channels are computed there.
 """
 
 from functools import cache
@@ -45,7 +45,7 @@ def network_images(
     image = batch[input_key("image", number)].to(device, non_blocking=True)
     depth = None
     if data.uses_depth:
-        depth = _millimetres(batch[input_key("depth", number)], device)
+        depth = _as_int32(batch[input_key("depth", number)], device)
     geometry = _geometry(batch, data, device, number)
     return network_input(image, depth, data, frame_lengths(batch, data, device), geometry)
 
@@ -64,8 +64,8 @@ def training_inputs(batch: Sample, data: Data, device: torch.device) -> Sample:
     if "depth" not in batch:
         return {**batch, "image": network_input(image, None, data, 0.0), "label": label}
     length = frame_lengths(batch, data, device)
-    depth = _millimetres(batch["depth"], device)[:, None]
-    seen = _millimetres(batch["depth_seen"], device) if "depth_seen" in batch else depth[:, 0]
+    depth = _as_int32(batch["depth"], device)[:, None]
+    seen = _as_int32(batch["depth_seen"], device) if "depth_seen" in batch else depth[:, 0]
     geometry = _geometry(batch, data, device)
     return {
         **batch,
@@ -96,15 +96,15 @@ def _geometry(
     batch: Sample, data: Data, device: torch.device, number: int = 0
 ) -> dict[str, torch.Tensor]:
     return {
-        kind: _millimetres(batch[input_key(kind, number)], device)
+        kind: _as_int32(batch[input_key(kind, number)], device)
         for kind in GEOMETRY
         if kind in data.channels
     }
 
 
-def _millimetres(depth: torch.Tensor, device: torch.device) -> torch.Tensor:
+def _as_int32(stored: torch.Tensor, device: torch.device) -> torch.Tensor:
     # torch knows few operations on uint16: as int16, its upper half has turned negative.
-    return depth.to(device, non_blocking=True).int() & 0xFFFF
+    return stored.to(device, non_blocking=True).int() & 0xFFFF
 
 
 def network_input(

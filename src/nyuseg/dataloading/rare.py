@@ -8,7 +8,7 @@ import numpy as np
 from nyuseg.data.classes import NUM_CLASSES, VOID
 
 
-def class_weights(labels: Iterable[np.ndarray]) -> np.ndarray:
+def inverse_shares(labels: Iterable[np.ndarray]) -> np.ndarray:
     """The inverse of each class's share of the pixels of many labels, uint8 [H,W]: float [13], 0
     for a class that never occurs. Every fourth row and column is counted."""
     counts = np.zeros(NUM_CLASSES)

@@ -46,9 +46,9 @@ class ZoomCrop:
     """
 
     def __init__(
-        self, options: Augment, size: tuple[int, int], class_weights: np.ndarray | None = None
+        self, options: Augment, size: tuple[int, int], inverse_shares: np.ndarray | None = None
     ) -> None:
-        self.options, self.class_weights = options, class_weights
+        self.options, self.inverse_shares = options, inverse_shares
         self.size, self.working = size, options.working_size or size
         self.crop = options.crop or self.working
 
@@ -79,8 +79,8 @@ class ZoomCrop:
         """A pixel (y, x) of a rare class, with the probability augment.rare_crop; or None."""
         if not self.options.rare_crop or random.random() >= self.options.rare_crop:
             return None
-        assert self.class_weights is not None  # They come with the option.
-        return rare_place(label, self.class_weights, random)
+        assert self.inverse_shares is not None  # They come with the option.
+        return rare_place(label, self.inverse_shares, random)
 
     def _draw(
         self, native: tuple[int, int], random: np.random.Generator, place: Place | None

@@ -23,7 +23,7 @@ from nyuseg.ensembling.stored import StoredGrids
 from nyuseg.evaluation.bootstrap import difference
 from nyuseg.evaluation.metrics import confusion_matrix, mean_iou
 from nyuseg.evaluation.oof import check_pooling, common_scores, image_confusions, pooled_scores
-from nyuseg.evaluation.report import blend_table
+from nyuseg.evaluation.tables import blend_table
 from nyuseg.experiment.folder import BLEND, RECORD, Experiment
 from nyuseg.experiment.records import (
     BlendRecord,

@@ -16,7 +16,7 @@ from nyuseg.dataloading.dataset import read_frame
 from nyuseg.evaluation.checkpoint_scores import over_last, read_confusions
 from nyuseg.evaluation.metrics import confusion_matrix, summarize
 from nyuseg.evaluation.optimism import optimism
-from nyuseg.evaluation.report import cv_table
+from nyuseg.evaluation.tables import cv_table
 from nyuseg.evaluation.validation import depth_error
 from nyuseg.experiment.folder import Experiment
 from nyuseg.experiment.records import (
@@ -192,7 +192,7 @@ def _fold_scores(experiment: Experiment, fold: int, confusion: np.ndarray) -> Fo
 
 
 def _depth_errors(experiment: Experiment, fold: int) -> list[float]:
-    """validate.depth_error of each image that has a depth; none without a depth head."""
+    """validation.depth_error of each image that has a depth; none without a depth head."""
     files = experiment.fold_files(fold)
     path = files.depth
     if not path.exists():

@@ -115,7 +115,7 @@ def open_experiment(
 ) -> Experiment:
     """Open oof/<name> from its own files alone. Raises UserError when it is absent or broken.
 
-    overrides: `a.b=c` changes of what may change after training, see config.is_free. root: where
+    overrides: `a.b=c` changes of what may change after training, see loading.is_free. root: where
     the data is now, when it is not where it was.
     """
     folder = oof / name

@@ -87,11 +87,6 @@ class Estimate(Record):
         """Whether the whole interval lies above 0."""
         return self.low > 0
 
-    @property
-    def holds_zero(self) -> bool:
-        """Whether 0 lies within the interval."""
-        return self.low <= 0 <= self.high
-
 
 class Scores(Record):
     """Of one confusion matrix, 0..1; null without a pixel."""

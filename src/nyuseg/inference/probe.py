@@ -12,8 +12,9 @@ from nyuseg.config.sections import Model
 from nyuseg.inference.tta import scaled_size
 from nyuseg.models.device import pick_devices, require_compiler
 from nyuseg.models.encoder_layers import layer_depths
-from nyuseg.models.network import build_model, network_fault
+from nyuseg.models.network import network_fault
 from nyuseg.models.normalisation import require_normalisation
+from nyuseg.models.skeleton import build_skeleton
 from nyuseg.utils.errors import UserError
 
 # How timm and segmentation-models-pytorch say that there is no such encoder.
@@ -63,14 +64,8 @@ def require_network(config: Config) -> None:
 
 
 def _require_layers(config: Config) -> None:
-    wish = config.model, config.data
     with torch.random.fork_rng(devices=[]):
-        try:
-            with torch.device("meta"):
-                network = build_model(*wish, pretrained=False)
-        except (UserError, RuntimeError):  # Some encoders compute while they are built.
-            network = build_model(*wish, pretrained=False)
-    layer_depths(network.encoder)
+        layer_depths(build_skeleton(config.model, config.data).encoder)
 
 
 def _blame_option(config: Config, reason: str) -> None:

@@ -14,12 +14,11 @@ from nyuseg.experiment.folder import Experiment
 from nyuseg.inference.loading import load_predictor
 from nyuseg.inference.predictor import Predictor, images_at_once
 from nyuseg.models.device import environment, pick_devices
-from nyuseg.utils.errors import UserError
+from nyuseg.utils.errors import UserError, first_line
 from nyuseg.utils.ray_cluster import (
     LOOK_S,
     Share,
     alive,
-    first_line,
     join_cluster,
     require_seen,
     share_of,
@@ -41,7 +40,7 @@ class Masked:
 
 
 @dataclass(frozen=True)
-class Answer:
+class TaskResult:
     """What a task has found: masks, the hashes of its weights, and device.environment there."""
 
     masks: list[Masked]
@@ -105,7 +104,7 @@ def _absolute(experiment: Experiment) -> Experiment:
 
 def _answers(
     ray: Any, share: Share, networks: tuple[Any, ...], source: FrameFolder, parts: list[list[str]]
-) -> Generator[Answer]:
+) -> Generator[TaskResult]:
     """The tasks' answers in the order of the parts; some wait for the caller, and not all."""
     task = ray.remote(**share.options)(predict_on_node)
     known = ray.put(networks)
@@ -132,7 +131,7 @@ _loaded: dict[str, tuple[Predictor, dict[str, Any]]] = {}
 
 def predict_on_node(
     networks: tuple[str, Experiment, list[Fold], bool], source: FrameFolder, ids: list[str]
-) -> Answer:
+) -> TaskResult:
     """A task of a cluster: the masks of frames.
 
     networks: a key by which this process, if it has no GPU, keeps them for its next task, and what
@@ -146,4 +145,4 @@ def predict_on_node(
     found = predictor.predict(source, ids, masks=True)
     masks = [Masked(prediction.id, prediction.mask) for prediction in found]
     here = environment(predictor.devices[0], experiment.config.compute.precision)
-    return Answer(masks, hashes, here)
+    return TaskResult(masks, hashes, here)

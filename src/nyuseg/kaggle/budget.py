@@ -13,7 +13,7 @@ PLANNED = 0.9
 
 
 class Budget:
-    """Watches the pace; drops the flipped view first, then networks from the last, and says so.
+    """Watches the pace; drops all views but the first, then networks from the last, and says so.
 
     seconds: from now until the last image must be predicted. `dropped` records what was dropped
     at which image, for the manifest: images before it keep the fuller mean.

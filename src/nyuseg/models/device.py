@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from nyuseg.utils.errors import UserError
+from nyuseg.utils.errors import UserError, first_line
 from nyuseg.utils.files import CLONE
 
 Network = TypeVar("Network", bound=torch.nn.Module)
@@ -71,9 +71,9 @@ def require_compiler(device: torch.device) -> None:
     try:
         torch.compile(lambda x: x + 1)(torch.zeros(8, device=device))
     except Exception as error:  # Of dynamo, inductor, Triton or the compiler itself.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = f"{first_line(error):.120}"
         raise UserError(
-            f"compute.compile: torch cannot compile on this machine ({reason:.120}); install "
+            f"compute.compile: torch cannot compile on this machine ({reason}); install "
             f"{needs}, or --set compute.compile=false"
         ) from None
     finally:

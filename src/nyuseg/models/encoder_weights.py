@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from nyuseg.models.tensors import read_tensors
-from nyuseg.utils.errors import UserError
+from nyuseg.utils.errors import UserError, first_line
 from nyuseg.utils.files import DISK_FULL
 
 
@@ -102,7 +102,7 @@ def load_encoder(encoder: nn.Module, path: Path, init: str) -> None:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, RuntimeError, ValueError, EOFError) as error:
-        raise UserError(f"model.encoder_weights: {path}: {_first_line(error)}") from None
+        raise UserError(f"model.encoder_weights: {path}: {first_line(error)}") from None
     except Exception as error:  # pickle.UnpicklingError: anything but plain tensors is refused.
         raise UserError(
             f"model.encoder_weights: {path}: refused, not plain tensors ({type(error).__name__})"
@@ -150,7 +150,3 @@ def own_name(key: str, own: Collection[str]) -> str:
     flat = re.sub(r"^([a-z_]+)\.(\d+)\.", r"\1_\2.", key)
     names = (key, f"model.{key}", f"model.{flat}", f"model.model.{key}")
     return next((name for name in names if name in own), key)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from nyuseg.data.classes import CLASS_NAMES
 from nyuseg.evaluation.metrics import class_iou, mean_iou
-from nyuseg.evaluation.report import EXP060_IOU
+from nyuseg.evaluation.tables import EXP060_IOU
 from nyuseg.experiment.folder import Experiment
 from nyuseg.report.gather import Measures
 from nyuseg.report.partitions import Partition

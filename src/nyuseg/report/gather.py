@@ -57,7 +57,7 @@ class Measures:
         self.calibration += other.calibration
 
 
-class Source:
+class StoredPredictions:
     """What is on disk of an experiment's out-of-fold predictions."""
 
     def __init__(self, experiment: Experiment) -> None:
@@ -94,7 +94,7 @@ class Gatherer:
     """
 
     def __init__(self, experiments: Sequence[Experiment], folder: Path) -> None:
-        self.sources = [Source(experiment) for experiment in experiments]
+        self.sources = [StoredPredictions(experiment) for experiment in experiments]
         base = experiments[0]
         self.data, self.folder = base.config.data, folder
         self.frames = FrameFolder(base.input, "train")

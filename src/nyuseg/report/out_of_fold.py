@@ -11,7 +11,7 @@ from nyuseg.data.classes import CLASS_NAMES, NUM_CLASSES, PALETTE
 from nyuseg.data.folds import fold_hash, is_nyuv2
 from nyuseg.evaluation.bootstrap import difference, score
 from nyuseg.evaluation.metrics import class_iou, summarize
-from nyuseg.evaluation.report import EXP060_IOU, difference_text
+from nyuseg.evaluation.tables import EXP060_IOU, difference_text
 from nyuseg.experiment.folder import Experiment
 from nyuseg.experiment.records import CrossValidation
 from nyuseg.experiment.training_data import require_same_data

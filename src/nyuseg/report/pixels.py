@@ -48,7 +48,7 @@ def _webp(image: np.ndarray, quality: int) -> bytes:
 def likeliest_classes(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The TOP likeliest classes of each cell, and how likely they are in per cent.
 
-    probabilities: float16 [13,h,w]. Both uint8 [TOP,h,w]; a class of 0 % is given as 0, since
+    probabilities: float [13,h,w]. Both uint8 [TOP,h,w]; a class of 0 % is given as 0, since
     which it was is noise.
     """
     order = np.argsort(-probabilities.astype(np.float32), axis=0, kind="stable")[:TOP]

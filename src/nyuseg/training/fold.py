@@ -165,7 +165,7 @@ class FoldTrainer:
         # Dropout draws from torch's stream: seeded by epoch, it survives an interruption.
         own = (self.team.rank,) if self.team.rank else ()
         torch.manual_seed(mix_seed(self.config.seed, self.number, self.epoch, *own))
-        torch.empty((), dtype=torch.int64).random_()  # One that loaders took: the figures stay.
+        torch.empty((), dtype=torch.int64).random_()  # As a loader once did: scores stay.
         self.sampler.epoch = self.epoch
         train = self._train_epoch()
         frames = self.source, self.team.share(self.valid_ids)

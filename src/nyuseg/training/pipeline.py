@@ -11,7 +11,7 @@ from nyuseg.config.schema import Config
 from nyuseg.data.depth_check import sample_lines
 from nyuseg.data.fold_names import FULL, Fold, is_full, uncovered
 from nyuseg.evaluation.oof import pool, write_oof
-from nyuseg.evaluation.report import cv_table
+from nyuseg.evaluation.tables import cv_table
 from nyuseg.evaluation.validation import require_labels
 from nyuseg.experiment.creation import create_experiment
 from nyuseg.experiment.folder import Experiment, open_experiment

@@ -7,7 +7,8 @@ from typing import Any
 
 from nyuseg.training.fold_process import Job, run_on_node
 from nyuseg.training.pipeline import TrainEach, require_all
-from nyuseg.utils.ray_cluster import LOOK_S, first_line, join_cluster, require_seen, share_of
+from nyuseg.utils.errors import first_line
+from nyuseg.utils.ray_cluster import LOOK_S, join_cluster, require_seen, share_of
 from nyuseg.utils.signals import stop_if_asked
 
 STOP_S = 120.0

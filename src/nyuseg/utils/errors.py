@@ -19,6 +19,11 @@ class UserError(Exception):
     """
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what a library's error says; its class where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether it failed for lack of memory.
 

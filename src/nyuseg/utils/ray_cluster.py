@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from nyuseg.utils.errors import UserError
+from nyuseg.utils.errors import UserError, first_line
 from nyuseg.utils.signals import catch_signals, stop_if_asked
 
 LOOK_S = 1.0
@@ -80,10 +80,9 @@ def join_cluster(address: str) -> Any:
     try:
         ray.init(**known, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"--ray {address}: {reason}; expected local, or auto or HOST:PORT on a machine of the "
-            "cluster, which 'ray status' shows there"
+            f"--ray {address}: {first_line(error)}; expected local, or auto or HOST:PORT on a "
+            "machine of the cluster, which 'ray status' shows there"
         ) from None
     stop_if_asked()
     catch_signals()  # Ray has put handlers of its own in their place.
@@ -162,8 +161,3 @@ def _answer(ray: Any, task: Any, name: str) -> list[str]:
     except ray.exceptions.RayError as error:
         raise UserError(f"{name} cannot run tasks: {first_line(error)}") from None
     return found
-
-
-def first_line(error: Exception) -> str:
-    """What an error of Ray's says, in a line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
