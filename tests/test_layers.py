@@ -39,7 +39,9 @@ ALSO_PREDICTING |= {"kaggle.kernel_script", "kaggle.mounts"}
 ONLY_IN = {
     "albumentations": {"dataloading.augmentation"},
     "ttach": {"inference.tta"},
-    "segmentation_models_pytorch": {"models.network", "models.separable", "training.losses"},
+    "segmentation_models_pytorch": {
+        *("models.network", "models.plain_transformer", "models.separable", "training.losses"),
+    },
     "matplotlib": {"analysis.forest_plot", "evaluation.learning_curves"},
 }
 TORCH_FAMILY = {"torch", "torchvision", "timm", "safetensors", *ONLY_IN}

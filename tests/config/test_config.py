@@ -227,8 +227,10 @@ def test_what_the_gravity_tells_has_no_noise_and_no_zoomed_depth() -> None:
     assert load_config(EXP060, [channels, "augment.depth_holes=0.5"]).data.uses_depth
     message = refused(EXP060, channels, "augment.depth_noise=1")
     assert "augment.depth_noise: needs a channel of the depth" in message
-    message = refused(EXP060, channels, "augment.zoom=[0.5, 2]", "augment.zoom_depth=true")
+    zoomed = ["augment.zoom=[0.5, 2]", "augment.zoom_depth=true"]
+    message = refused(EXP060, channels, "model.depth_head=false", *zoomed)
     assert "augment.zoom_depth: needs" in message
+    assert load_config(EXP060, ["data.channels=[rgb]", *zoomed]).augment.zoom_depth
 
 
 def test_copy_paste_needs_depth_of_whatever_use() -> None:

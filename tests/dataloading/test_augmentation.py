@@ -108,6 +108,16 @@ def test_flip_happens_about_half_the_time() -> None:
     assert 8 < sum(flipped) < 32
 
 
+def test_a_mirrored_frame_is_shifted_as_any_other() -> None:
+    """Left and right, whether it is mirrored or not: no random number decides both."""
+    frame = coordinate_frame()
+    augment = Augmentation(Augment(**(STILL | {"flip": 0.5, "shift": 0.1})), SIZE)
+    found = np.stack([fitted_motion(augment(frame, seed)) for seed in range(80)])
+    mirrored = found[:, 0, 0] < 0
+    for part in (found[mirrored], found[~mirrored]):
+        assert (part[:, 0, 2] > 1).sum() > 6 and (part[:, 0, 2] < -1).sum() > 6
+
+
 def motions(**options: float) -> np.ndarray:
     """The motion of a dozen seeds, float [12,2,3]."""
     frame = coordinate_frame()

@@ -103,3 +103,18 @@ def test_geometry_is_the_same_with_and_without_and_seeds_decide(geometry: dict) 
         assert (two["image"] != other).any()
         flips.append((one["image"] != two["image"]).any())
     assert sum(flips) > 12
+
+
+def test_blur_and_noise_do_not_come_together() -> None:
+    """Each happens alone in a fair part of the frames: no random number decides both."""
+    frame = random_frame(SIZE)
+    one, other, both = (
+        [changed(frame, seed, **options) for seed in SEEDS]
+        for options in ({"blur": 0.5}, {"noise": 0.5}, {"blur": 0.5, "noise": 0.5})
+    )
+    blurred, noisy, either = (
+        np.array([(pixels != frame["image"]).any() for pixels in found])
+        for found in (one, other, both)
+    )
+    assert either.sum() > max(blurred.sum(), noisy.sum()) + 5
+    assert (either & ~blurred).sum() > 5

@@ -61,6 +61,20 @@ def test_dpt_answers_at_a_quarter_and_every_weight_is_used(encoder: str) -> None
     assert not [name for name, one in model.named_parameters() if one.grad is None]
 
 
+def test_dpt_reads_each_level_normalised() -> None:
+    """At whatever scale the blocks answer, as DINOv2's own levels are meant to be read."""
+    encoder = build().encoder
+    with torch.no_grad():
+        for name, one in encoder.named_parameters():
+            if ".proj." in name or ".fc2." in name:
+                one.mul_(50)
+        levels, tokens = encoder(image())
+    assert len(levels) == len(tokens) == 4
+    for level in (*levels, *(one.movedim(2, 1) for one in tokens)):
+        assert level.mean(1).abs().max() < 1e-4
+        assert (level.std(1, unbiased=False) - 1).abs().max() < 1e-2
+
+
 def test_a_file_is_resampled_as_timm_itself_resamples_it(tmp_path: Path) -> None:
     """To the input's size, which is not square, and to patches of another size."""
     path = tmp_path / "vit.safetensors"

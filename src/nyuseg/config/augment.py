@@ -24,8 +24,9 @@ class Augment(Section):
     drawn by the inverse of its share of the fold's training pixels."""
 
     zoom_depth: bool = False
-    """Whether the depth is divided by how much larger than in a prediction the frame is, since what
-    is larger looks nearer; otherwise it stays as measured."""
+    """Whether the depth, the input's and the depth head's, is divided by how much larger than in a
+    prediction the frame is, since what is larger looks nearer (Eigen et al. 2014, arXiv 1406.2283);
+    otherwise it stays as measured."""
 
     flip: float = Field(0.5, ge=0, le=1)
     """Probability of a horizontal flip."""

@@ -71,10 +71,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _zoom_and_crop_are_there(self) -> "Config":
-        if self.augment.zoom_depth and not (self.augment.zooms and self.data.shows_depth):
+        has_depth = self.data.shows_depth or self.model.depth_head
+        if self.augment.zoom_depth and not (self.augment.zooms and has_depth):
             raise ValueError(
                 "augment.zoom_depth: needs augment.zoom, crop or working_size, and a depth channel "
-                "in data.channels"
+                "in data.channels or model.depth_head"
             )
         if self.augment.zooms and self.data.xy_channels:
             raise ValueError(

@@ -266,7 +266,8 @@ class Compute(Section):
     accumulate: int = Field(1, ge=1)
     """Number of equal parts, each of two images or more, that a batch is computed in: less memory,
     the same step, except that BatchNorm and the losses over regions (lovasz, dice, soft_iou) see a
-    part at a time."""
+    part at a time. Parts of two images are too small for deeplabv3plus and upernet, which pool an
+    image to one pixel: normalised over two of them, that branch learns nothing."""
 
     checkpointing: bool = False
     """Whether activations are forgotten and computed again: less memory, the same step, a third

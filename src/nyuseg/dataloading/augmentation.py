@@ -68,7 +68,7 @@ class Augmentation:
         else:
             frame = self._move(letterbox(native, self.size), seed)
         if self.recolour:
-            self.recolour.set_random_seed(mix_seed(seed, 1))
+            _seed(self.recolour, mix_seed(seed, 1))
             frame["image"] = _keep_black(
                 frame["image"], self.recolour(image=frame["image"])["image"]
             )
@@ -77,13 +77,20 @@ class Augmentation:
         return frame
 
     def _move(self, frame: Frame, seed: int) -> Frame:
-        self.pipeline.set_random_seed(seed)
+        _seed(self.pipeline, seed)
         # There is one fill value for all masks, 0: missing for depth. Shifting labels by one
         # makes it void for them: in uint8, 255 + 1 is 0, and 0 - 1 is 255 again.
         shifted = frame["label"] + np.uint8(1)
         rest = {kind: pixels for kind, pixels in frame.items() if kind != "label"}
         moved = self.pipeline(**rest, mask=shifted)
         return {**{kind: moved[kind] for kind in rest}, "label": moved["mask"] - np.uint8(1)}
+
+
+def _seed(pipeline: A.Compose, seed: int) -> None:
+    """Give each transform random numbers of its own. Compose.set_random_seed would give all of them
+    the same, so that whether a frame is mirrored decided where it is shifted."""
+    for number, transform in enumerate(pipeline.transforms):
+        transform.set_random_seed(mix_seed(seed, 0, number) if number else seed)
 
 
 class SpoiltDepth:

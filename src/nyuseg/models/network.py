@@ -28,6 +28,7 @@ from nyuseg.models.encoder_weights import (
     spread_input,
 )
 from nyuseg.models.levels import read_levels
+from nyuseg.models.plain_transformer import fit_for_dpt
 from nyuseg.models.records import timm_record
 from nyuseg.models.separable import part_filters
 from nyuseg.models.two_stream import TwoStream, part_norms
@@ -222,7 +223,7 @@ def _create(
             **arguments,
         )
     if options.decoder == "dpt":
-        _keep_plain(network.encoder)
+        fit_for_dpt(network.encoder)
     if options.drop_path and not any(isinstance(m, DropPath) for m in network.encoder.modules()):
         raise UserError("it has no stochastic depth")
     return network
@@ -241,21 +242,6 @@ def _width_arguments(options: Model) -> dict[str, Any]:
 def _seen_channels(options: Model, data: Data) -> int:
     """Number of channels that the encoder sees."""
     return data.channel_count if options.fusion == "early" else 3
-
-
-def _keep_plain(encoder: smp.encoders.TimmViTEncoder) -> None:
-    """Drop what follows the last features that are read.
-
-    Raises UserError for an encoder that is no plain transformer, or of whose patches DPT cannot
-    make its pyramid.
-    """
-    strides = set(encoder.output_strides)
-    if len(strides) > 1 or not strides <= {8, 16, 32}:
-        raise UserError(
-            "dpt needs a plain vision transformer with patches of 8, 16 or 32 pixels, not of "
-            f"{sorted(strides)}"
-        )
-    encoder.model.prune_intermediate_layers(encoder._output_indices, prune_norm=True)
 
 
 def _build_network(options: Model, data: Data, imagenet: bool) -> smp.base.SegmentationModel:
