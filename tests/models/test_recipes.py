@@ -22,6 +22,7 @@ SMALL = {
     "tu-swin_": "tu-swin_tiny_patch4_window7_224",
     "tu-vit_base_patch16_dinov3": "tu-vit_tiny_patch16_dinov3_qkvb",
     "tu-vit_large_patch16_dinov3": "tu-vit_tiny_patch16_dinov3_qkvb",
+    "tu-vit_base_patch14_reg": "tu-test_vit3",
     "tu-vit_large_patch14_reg": "tu-test_vit3",
 }
 FRAME = (52, 61)
