@@ -8,7 +8,7 @@ from nyuseg.utils.errors import UserError
 Features = tuple[list[torch.Tensor], list[torch.Tensor | None]]
 
 
-class NormedTransformer(TimmViTEncoder):
+class NormedTransformer(TimmViTEncoder):  # type: ignore[misc]  # smp has no types.
     """Hands over each of its levels through the transformer's last norm.
 
     A residual stream has no scale of its own: it grows from block to block, and in large networks a
