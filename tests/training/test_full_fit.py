@@ -28,7 +28,7 @@ from nyuseg.training import fold as fit
 from nyuseg.training.checkpoint import load_checkpoint
 from nyuseg.training.full_fit import epochs_line, epochs_of, require_folds
 from nyuseg.utils.errors import UserError
-from nyuseg.utils.files import PROJECT, read_json
+from nyuseg.utils.files import PROJECT, read_json, write_json
 
 CPU = torch.device("cpu")
 TINY = (
@@ -100,7 +100,12 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny data, three folds and two networks on all images."""
     work = tmp_path_factory.mktemp("full")
     write_demo(work / "data", scenes=5, frames=2, test_scenes=2, size=(48, 64), seed=1)
-    train(work, "all,full")
+    train(work, "all")
+    for fold in range(3):  # How lucky a fold of four epochs is depends on the machine.
+        path = work / f"oof/demo/fold_{fold}/fold.json"
+        record = read_json(path)
+        write_json(path, record | {"best": record["best"] | {"epoch": 3}})
+    train(work, "full")
     return work
 
 
