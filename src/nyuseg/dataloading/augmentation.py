@@ -114,7 +114,7 @@ class SpoiltDepth:
             noise = random.standard_normal(depth.shape, np.float32)
             exact = depth.astype(np.float32)
             depth = changed_depth(depth, exact + part * exact * exact * noise)
-        self.holes.set_random_seed(mix_seed(seed, 0))
+        _seed(self.holes, mix_seed(seed, 0))
         return self.holes(image=depth)["image"]
 
 
