@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     root = experiment.input
     subset = subset_name(folds, experiment.config.folds)
     name = options.experiment + subset + ("_tta" if options.tta else "")
-    require_clean(root, ["test"])
+    uses_depth = any(part.experiment.config.data.uses_depth for part in experiment.parts)
+    require_clean(root, ["test"], uses_depth)
     folder = Path(options.submissions) / name
     views = experiment.config.tta.views[: None if options.tta else 1]
     said = ", ".join(view.name for view in views)

@@ -60,9 +60,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     if options.part:
         follow_parent()
-    engine = pick_engine(Path(__file__).resolve(), parallel, options.ray)
+    engine, at_once = pick_engine(Path(__file__).resolve(), parallel, options.ray)
     oof = Path(options.oof)
-    train(configs, folds, root, oof, options.fresh, engine, scored=not options.part)
+    train(configs, folds, root, oof, options.fresh, engine, at_once, scored=not options.part)
 
 
 if __name__ == "__main__":

@@ -266,10 +266,15 @@ def test_space_is_asked_for_all_experiments_together(tmp_path: Path, monkeypatch
     alone = required_bytes([(one, [0, 1])])
     cache = alone - required_bytes([(experiment(tmp_path, compute={"cache": None}), [0, 1])])
     assert cache > 0
-    # Both read the one cache, and no two folds are trained at once: as one with all the folds.
+    # Both read the one cache, and, one after another, are as one with all the folds.
     pair = required_bytes([(one, [0, 1]), (other, [2, 3])])
     assert alone < pair == required_bytes([(one, [0, 1, 2, 3])]) < 2 * alone - cache
     assert required_bytes([(one, [0, 1]), (other, [])]) == alone
+    # Side by side each fold has files of its own that are gone when it is finished.
+    working = required_bytes([(one, [0, 1])], at_once=2) - alone
+    assert working > 0.2 * (alone - cache)
+    assert required_bytes([(one, [0, 1]), (other, [2, 3])], at_once=3) == pair + 2 * working
+    assert required_bytes([(one, [0, 1])], at_once=8) == alone + working
     monkeypatch.setattr("nyuseg.training.disk_space.free_bytes", lambda _: alone)
     require_space([(one, [0, 1])])
     with pytest.raises(UserError, match=r"oof: 3 folds need about"):

@@ -101,7 +101,7 @@ def p100(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla P100")
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90a", "compute_90"])
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (6, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (6, 0))
     device.gpu_fault.cache_clear()
     yield monkeypatch
     device.gpu_fault.cache_clear()
@@ -109,12 +109,35 @@ def p100(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
 def test_a_gpu_that_this_torch_has_no_code_for_is_told(p100) -> None:
     assert "has no code for Tesla P100" in gpu_check.fault()
-    with pytest.raises(UserError, match=r"GPU: torch .* has no code for Tesla P100; install a"):
+    with pytest.raises(UserError, match=r"GPU: torch .* no code for Tesla P100 \(GPU 0\); install"):
         device.pick_devices()
+    # Beside one for which it has code.
     device.gpu_fault.cache_clear()
-    p100.setattr(torch.cuda, "get_device_capability", lambda: (8, 6))
+    p100.setattr(torch.cuda, "device_count", lambda: 2)
+    p100.setattr(torch.cuda, "get_device_capability", lambda index: [(9, 0), (6, 0)][index])
+    assert "Tesla P100 (GPU 1)" in gpu_check.fault()
+    device.gpu_fault.cache_clear()
+    p100.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     assert gpu_check.fault() is None
-    assert device.pick_devices() == [torch.device("cuda", 0)]
+    assert device.pick_devices() == [torch.device("cuda", index) for index in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("architectures", "capability", "runs"),
+    [
+        (["sm_75", "sm_86"], (8, 9), True),
+        (["sm_75", "sm_86"], (8, 0), False),
+        (["sm_75", "sm_86"], (9, 0), False),  # Another major version.
+        (["sm_75", "sm_90a", "compute_90"], (12, 0), True),  # Compiled when it is loaded.
+        (["sm_75", "compute_90"], (8, 6), False),
+        (["sm_80", "sm_100"], (10, 3), True),
+        (["gfx90a"], (9, 0), True),  # Of AMD.
+    ],
+)
+def test_code_runs_on_its_major_version_and_later_ones_if_compiled_there(
+    architectures: list[str], capability: tuple[int, int], runs: bool
+) -> None:
+    assert device._has_code(architectures, capability) is runs
 
 
 def test_a_gpu_whose_driver_is_too_old_is_told_and_not_replaced_by_the_processor(p100) -> None:

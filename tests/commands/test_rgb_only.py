@@ -19,7 +19,7 @@ from nyuseg.data.frame_cache import cache_bytes
 from nyuseg.data.frames import frame_path, read_image, stored_kinds
 from nyuseg.data.integrity import quick_check, require_clean
 from nyuseg.demo.data import write_demo
-from nyuseg.kaggle.kernel import run
+from nyuseg.kaggle.kernel import find_frames, run
 from nyuseg.kaggle.kernel_check import mount
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT, read_json
@@ -110,9 +110,9 @@ def test_the_whole_way_without_depth(work: Path, trained: Path, tmp_path: Path, 
     out = predict(work, "blind")
     files = read_json(out / "manifest.json")["files"]
     assert files == read_json(predict(work, "beside") / "manifest.json")["files"]
-    # Image and prediction, without a depth between them.
+    # Image and prediction, without a depth that nothing saw between them.
     widths = [read_image(work / "out" / n / "preview.png").shape[1] for n in ("blind", "beside")]
-    assert widths == [2 * 320 + 6, 3 * 320 + 12]
+    assert widths == [2 * 320 + 6] * 2
     tta_search.main(["blind", "--oof", str(work / "oof")])
     compare.main(["blind", "--oof", str(work / "oof")])
     score.main([str(out), str(work / "rgb/test_label")])
@@ -152,6 +152,19 @@ def test_a_depth_head_needs_depth_to_learn_but_not_to_predict(work: Path, tmp_pa
     assert predict(tmp_path, "head").is_dir()
     with pytest.raises(UserError, match=rf"data/test/depth: no depth images; .*{WAY_OUT}"):
         train(tmp_path, "data", "needy")
+
+
+def test_depth_at_fault_stops_what_predicts_only_where_it_is_seen(tiny_folder, tmp_path) -> None:
+    """On Kaggle nobody can move it away."""
+    tiny_folder(tmp_path, [(32, 48)], test=[(32, 48), (16, 24)])
+    depth = sorted((tmp_path / "test/depth").iterdir())
+    depth[0].write_bytes(depth[1].read_bytes())  # Of another size than its image.
+    (tmp_path / "test/depth/a.npy").touch()
+    require_clean(tmp_path, ["test"], depth=False)
+    assert len(find_frames(tmp_path, None, depth=False)[1]) == 2
+    for look in (lambda: require_clean(tmp_path, ["test"]), lambda: find_frames(tmp_path, None)):
+        with pytest.raises(UserError, match="test/depth/"):
+            look()
 
 
 def test_depth_at_fault_that_nothing_needs_can_be_moved_away(tiny_folder, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from synthetic import write_experiment, write_labels
 
 import blend as script
 from nyuseg.data.frames import frame_path, read_label
+from nyuseg.ensembling import blend as fitting
 from nyuseg.ensembling.blend import blend
 from nyuseg.ensembling.candidates import (
     LabelledPixels,
@@ -133,6 +134,19 @@ def test_a_member_with_another_input_size_takes_part(lab: Path) -> None:
     result = blend(members(lab, "walls", "large"), lab / "oof/sizes")
     assert result.gain.low > 0
     assert open_experiment("sizes", lab / "oof").config.data.size == (64, 96)
+
+
+def test_pixels_are_drawn_in_proportion_whatever_the_size_of_the_first_image(
+    lab: Path, monkeypatch
+) -> None:
+    first, *_ = found = members(lab, "walls", "things")
+    monkeypatch.setattr(fitting, "PIXELS", 6000)
+    sizes = fitting.frame_sizes(first.input, "train", "label")
+    tenfold = dict.fromkeys(list(sizes)[1:], (4 * SIZE[0], 5 * SIZE[1]))
+    whole = sum(part.truth.numel() for part in fitting._draw(first, StoredGrids(found)))
+    monkeypatch.setattr(fitting, "frame_sizes", lambda *_: {**sizes, **tenfold})
+    part = sum(part.truth.numel() for part in fitting._draw(first, StoredGrids(found)))
+    assert 0.5 * 6000 < whole < 6000 and part / whole == pytest.approx(60 / (1 + 59 * 20), 0.2)
 
 
 def test_an_experiment_with_itself_gains_nothing(lab: Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from nyuseg.evaluation.bootstrap import difference, draw, resample, score
 from nyuseg.evaluation.metrics import summarize
+from nyuseg.evaluation.tables import difference_text
 
 SIZES = (1, 2, 5, 9, 3, 4, 7)  # Images a scene: uneven, and not in order below.
 
@@ -88,6 +89,15 @@ def test_frames_of_one_room_count_as_one() -> None:
     alone = score(a, [str(k) for k in range(len(a))])
     together = score(a, scenes)
     assert together.high - together.low > alone.high - alone.low
+
+
+def test_one_room_says_nothing_of_others() -> None:
+    (a, _), (b, _) = rooms(1, 1.0), rooms(1, 0.9)
+    gain = difference(a, b, ["room"] * len(a))
+    assert gain.value > 0 and not gain.is_above
+    assert np.isnan([gain.low, gain.high, gain.p_above]).all()
+    assert difference_text(gain) == f"{gain.value:+.4f} [-]"
+    assert np.isnan(score(a, ["room"] * len(a)).low)
 
 
 def test_other_images_are_refused() -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from fake_kaggle import FakeKaggle, local_environment
+from manifests import make_manifest
 from nbclient import NotebookClient
 from safetensors.torch import load_file
 
@@ -24,7 +25,8 @@ import infer
 import package_kernel
 import train_folds
 from nyuseg.config.loading import parse_config
-from nyuseg.config.prediction import View
+from nyuseg.config.prediction import Submission, View
+from nyuseg.data.integrity import frame_sizes
 from nyuseg.demo.data import write_demo
 from nyuseg.kaggle.budget import Budget
 from nyuseg.kaggle.kernel import END, find_frames, load_package, run
@@ -42,7 +44,7 @@ from nyuseg.kaggle.mounts import find_all
 from nyuseg.kaggle.notebook import SCRIPT
 from nyuseg.kaggle.package import to_half
 from nyuseg.kaggle.wheels import own_wheel, repack
-from nyuseg.submission.formats import usable_formats
+from nyuseg.submission.formats import make_writer, usable_formats
 from nyuseg.submission.manifest import Dropped
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT, read_json, write_json
@@ -403,6 +405,26 @@ def test_package_and_frames_are_found_wherever_they_are_mounted(
     assert ids == ["990001", "990002"] and source.root.name == "data"
 
 
+def test_masks_of_several_sizes_are_compared_image_by_image(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    masks = {f"00000{k}": random.integers(0, 13, (4 + k, 9), np.uint8) for k in range(3)}
+    sizes = {name: mask.shape for name, mask in masks.items()}
+    options = Submission(order="row")
+    for place, formats in (("one", ["png", "rle"]), ("other", ["rle"]), ("third", ["png"])):
+        make_manifest(encoding=options).write(tmp_path / place / "manifest.json")
+        for name in formats:
+            with make_writer(name, tmp_path / place, 3, options) as writer:
+                for number, (image_id, mask) in enumerate(masks.items()):
+                    turned = number == 2 and place != "one"
+                    writer.add(image_id, mask[::-1].copy() if turned else mask)
+    last = masks["000002"]
+    share = (9 * (4 + 5) + np.sum(last == last[::-1])) / (9 * (4 + 5 + 6))
+    for other in ("other", "third"):
+        assert agreement(tmp_path / "one", tmp_path / other, sizes) == share
+    with pytest.raises(UserError, match=r"no format in common; give package_kernel\.py and"):
+        agreement(tmp_path / "other", tmp_path / "third", sizes)
+
+
 @pytest.mark.slow
 def test_the_check_takes_relative_folders(work: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(work)
@@ -416,7 +438,8 @@ def test_the_script_at_half_precision_agrees(work: Path, tmp_path: Path) -> None
     folder = package(work, "script", "--type", "script")
     inputs = mount(tmp_path, "by owner", folder / "dataset", work / "data/test")
     working = run_kernel(folder / "kernel", tmp_path, inputs)
-    assert agreement(working, work / "out/demo_tta") > 0.99  # A network of two epochs.
+    sizes = frame_sizes(work / "data", "test")
+    assert agreement(working, work / "out/demo_tta", sizes) > 0.99  # A network of two epochs.
 
 
 @pytest.mark.slow
@@ -464,7 +487,7 @@ def test_the_notebook_is_valid_and_runs_top_to_bottom(work: Path, tmp_path: Path
     outputs = [str(output) for cell in notebook.cells for output in cell.get("outputs", [])]
     assert any(END in output for output in outputs) and "END" in outputs[-1]
     assert any("image/png" in output for output in outputs)
-    assert agreement(working, work / "out/demo_tta") == 1.0
+    assert agreement(working, work / "out/demo_tta", frame_sizes(work / "data", "test")) == 1
 
 
 def test_namespaces_are_probed_without_leaving_anything(tmp_path: Path) -> None:

@@ -13,7 +13,15 @@ from printed import read_table
 from nyuseg.config.prediction import Submission
 from nyuseg.data.frames import encode_png, write_png
 from nyuseg.evaluation.leaderboard import score_submission, score_table
-from nyuseg.submission.formats import FILES, digest, make_writer, parse_formats, read_masks, verify
+from nyuseg.submission.formats import (
+    FILES,
+    digest,
+    make_writer,
+    order_notice,
+    parse_formats,
+    read_masks,
+    verify,
+)
 from nyuseg.utils.errors import UserError
 
 Masks = dict[str, np.ndarray]
@@ -122,6 +130,14 @@ def test_npy_is_what_numpy_loads(tmp_path: Path, masks: Masks) -> None:
     array = np.load(write(tmp_path, "npy", masks))
     assert array.dtype == np.uint8
     np.testing.assert_array_equal(array, np.stack(list(masks.values())))
+
+
+def test_ids_that_count_otherwise_than_they_are_sorted_are_told() -> None:
+    assert order_notice(["1", "10", "2"]) == (
+        "submission.npy holds the images in the order of their names as text: 1, 10, 2, ..."
+    )
+    for ids in (["0001", "0002", "0010"], ["1", "2", "9"], ["a10", "a2"]):
+        assert order_notice(ids) is None
 
 
 def test_csv_is_what_a_leaderboard_expects(tmp_path: Path) -> None:

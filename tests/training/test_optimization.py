@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nyuseg.config.sections import Compute, Data, Model, Train
 from nyuseg.models.activation_checkpointing import recompute_blocks
 from nyuseg.models.network import build_model
-from nyuseg.training.optimization import TrainingStep, parameter_groups
+from nyuseg.training.optimization import TrainingStep, has_idle_weights, parameter_groups
 from nyuseg.utils.errors import UserError
 
 CPU = torch.device("cpu")
@@ -283,3 +283,21 @@ def test_a_long_gradient_is_shortened_and_a_short_one_is_not() -> None:
         lengths.append(float(grads.norm()))
     assert lengths[0] > 0.1 and lengths[1] == pytest.approx(1e-2, rel=1e-3)
     assert lengths[2] == lengths[0]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "idle"),
+    [
+        ("efficientnet-b0", True),
+        ("timm-efficientnet-b0", True),
+        ("tu-test_efficientnet", False),
+        ("resnet18", False),
+    ],
+)
+def test_weights_that_are_never_called_are_known(encoder: str, idle: bool) -> None:
+    """Several processes wait for the gradients of all weights, unless they are told."""
+    model = build_model(Model(encoder=encoder, encoder_weights=None), Data(size=(64, 64)))
+    output = model.train()(torch.rand(2, 4, 64, 64))
+    sum(value.sum() for value in output.values()).backward()
+    assert any(weight.grad is None for weight in model.parameters()) is idle
+    assert has_idle_weights(model) is idle

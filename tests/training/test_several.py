@@ -1,5 +1,6 @@
 """Several experiments of one command: their folds train as if each had been given alone."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 import train_folds
 from nyuseg.config.loading import load_configs
 from nyuseg.data.fold_names import parse_folds, parse_seeds
+from nyuseg.experiment.folder import open_experiment
 from nyuseg.training import pipeline
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT, read_json
@@ -42,6 +44,30 @@ def test_seeds_are_experiments_with_the_files_of_each_alone(
     assert scores[0] != scores[1]
     again = train("both", "--seeds", "7,3")
     assert "demo_seed7 fold 0: already finished, skipped" in again
+
+
+@pytest.mark.slow
+def test_what_fails_leaves_the_others_alone(tiny_folder, tmp_path: Path, capsys) -> None:
+    """One after the other as side by side: a night's queue does not end with its first fault."""
+    tiny_folder(tmp_path / "data", [(32, 48)] * 6, list("aabbcd"))
+
+    def train(folds: str, *configs: Path) -> None:
+        sets = [f"--set={text}" for text in SETTINGS]
+        where = ["--input", str(tmp_path / "data"), "--oof", str(tmp_path / "oof")]
+        train_folds.main(["--fold", folds, *where, *sets, "--config", *map(str, configs)])
+
+    train("1", DEMO, FPN)
+    demo, fpn = (open_experiment(name, tmp_path / "oof") for name in ("demo", "demo_fpn"))
+    says = pytest.raises(UserError, match=r"^demo failed, 1 of 2 finished; .* the same command")
+    with demo.lock(0), says:
+        train("0", DEMO, FPN)
+    told = capsys.readouterr().err
+    assert "demo failed: " in told and "being written by" in told
+    assert fpn.is_finished(0) and fpn.scores_path.exists() and not demo.is_finished(0)
+    shutil.rmtree(demo.fold_files(1).folder)
+    with demo.lock(0), pytest.raises(UserError, match=r"^fold 0 failed, 1 of 2 finished"):
+        train("0..1", DEMO)
+    assert demo.is_finished(1) and not demo.scores_path.exists()
 
 
 def test_a_fresh_start_is_one_experiments(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import train_folds
 from nyuseg.data.fold_names import parse_parallel
 from nyuseg.experiment.folder import open_experiment
-from nyuseg.training import side_by_side
+from nyuseg.training import fold_process, side_by_side
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import PROJECT, read_json
 
@@ -117,6 +117,23 @@ def test_what_a_dead_parent_leaves_stops_by_itself(work: Path, workers: int) -> 
     child.stdin.close()  # As when the other end's process is killed.
     child.stdout.read()
     assert child.wait(60) == 143
+
+
+@pytest.mark.parametrize(
+    ("code", "fault"),
+    [
+        ("os.kill(os.getpid(), 9)", "killed by SIGKILL, perhaps for want of memory"),
+        ("os.kill(os.getpid(), 11)", "killed by SIGSEGV"),
+        ("print('error: no room', file=sys.stderr); sys.exit(1)", "no room"),
+        ("sys.exit(3)", "reading the data's files: 22/23, 1 s left"),
+        ("", None),
+    ],
+)
+def test_what_a_fold_died_of_is_not_its_last_progress(code: str, fault: str | None) -> None:
+    said = 'print("reading the data\'s files: 22/23, 1 s left", file=sys.stderr, flush=True)'
+    child = fold_process.start(["-c", f"import os, sys; {said}; {code}"], "fold 1", os.environ)
+    child.process.wait()
+    assert child.fault() == fault
 
 
 def command_of(path: Path) -> bytes:

@@ -19,6 +19,7 @@ import infer
 import score
 import train_folds
 from nyuseg.config.loading import load_config, parse_config
+from nyuseg.data import fold_split
 from nyuseg.data.frames import FrameFolder, frame_path, list_ids, read_label, write_png
 from nyuseg.demo.data import write_demo
 from nyuseg.evaluation.checkpoint_scores import read_confusions
@@ -197,6 +198,22 @@ def test_another_configuration_is_refused_and_fresh_moves_the_old_aside(copied, 
     train(data, copied.parent, "0", "--set=train.epochs=1", "--fresh")
     assert not (copied / "fold_1").exists()
     assert [path.read_text() for path in copied.parent.glob("demo.*/keep.txt")] == ["mine"]
+
+
+def test_it_goes_on_with_its_folds_where_scikit_learn_draws_others(
+    copied, data, capsys, monkeypatch
+) -> None:
+    """Its versions do; and half of an experiment would be lost."""
+    folds = (copied / "folds.csv").read_bytes()
+    draw = fold_split.split_by_scene
+    monkeypatch.setattr(fold_split, "split_by_scene", lambda *given: 1 - draw(*given))
+    shutil.rmtree(copied / "fold_1")
+    train(data, copied.parent, "0..1")
+    assert "fold 0: already finished, skipped" in capsys.readouterr().out
+    assert (copied / "folds.csv").read_bytes() == folds
+    # Where nothing is to be gone on with, they are today's.
+    other = train(data, copied.parent, "0..1", "--set=name=other", "--set=train.epochs=1")
+    assert (other.parent / "other/folds.csv").read_bytes() != folds
 
 
 def test_a_start_that_failed_does_not_bind_the_next_one(data: Path, tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def compare_table(columns: Sequence[Column], notes: Sequence[str]) -> str:
 
 def _score_line(column: Column, width: int) -> str:
     miou = column.scores[-1]
-    interval = f"[{miou.low:.4f}..{miou.high:.4f}]"
+    interval = f"[{number(miou.low):>6}..{number(miou.high):>6}]"
     line = f"{column.name:{width + 2}}{number(miou.value):>8} {interval}"
     if column.gains:
         gain = column.gains[-1]

@@ -17,7 +17,7 @@ import numpy as np
 
 from nyuseg.data.fingerprint import Facts, describe, describe_all, differences
 from nyuseg.data.frames import Frame, FrameFolder, frame_files, stored_kinds
-from nyuseg.data.integrity import image_sizes
+from nyuseg.data.integrity import frame_sizes
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.files import atomic_folder
 from nyuseg.utils.locks import only_writer
@@ -112,7 +112,7 @@ def cache_folder(root: Path, parent: Path) -> Path:
 def cache_bytes(root: Path, count: int) -> int:
     """Bytes that a cache of `count` training frames takes at most."""
     pixel = sum(map(_pixel_bytes, _stored(root)))
-    return pixel * count * max(height * width for width, height in image_sizes(root, "train"))
+    return pixel * count * max(h * w for h, w in frame_sizes(root, "train").values())
 
 
 def _pixel_bytes(kind: str) -> int:

@@ -135,7 +135,10 @@ def read_label(path: Path) -> np.ndarray:
     if ((pixels >= NUM_CLASSES) & (pixels != VOID)).any():
         values = sorted(set(np.unique(pixels).tolist()) - {*range(NUM_CLASSES), VOID})
         listed = ", ".join(map(str, values))
-        raise UserError(f"{path}: labels outside 0..{NUM_CLASSES - 1} and {VOID}: {listed:.80}")
+        hint = "; if 0 is void there, take 1 from each and make 0 255" if values == [13] else ""
+        raise UserError(
+            f"{path}: labels outside 0..{NUM_CLASSES - 1} and {VOID}: {listed:.80}{hint}"
+        )
     return pixels.astype(np.uint8, copy=False)
 
 

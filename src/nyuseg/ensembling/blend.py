@@ -18,6 +18,7 @@ from nyuseg.config.schema import Config
 from nyuseg.data.classes import VOID
 from nyuseg.data.folds import fold_hash, write_folds
 from nyuseg.data.frames import encode_png, frame_path, read_label
+from nyuseg.data.integrity import frame_sizes
 from nyuseg.ensembling.candidates import LabelledPixels, Weights, nested
 from nyuseg.ensembling.stored import StoredGrids
 from nyuseg.evaluation.bootstrap import difference
@@ -111,8 +112,8 @@ def _labels(experiment: Experiment, image_id: str) -> np.ndarray:
 def _draw(experiment: Experiment, stored: StoredGrids) -> list[LabelledPixels]:
     """Random labelled pixels of every image, in proportion to how many it has; by fold."""
     table = experiment.table
-    height, width = _labels(experiment, table["image_id"].iloc[0]).shape
-    share = min(1.0, PIXELS / (len(table) * height * width))
+    sizes = frame_sizes(experiment.input, "train", "label").values()
+    share = min(1.0, PIXELS / sum(height * width for height, width in sizes))
 
     def draw(row: tuple[int, str]) -> tuple[torch.Tensor, torch.Tensor]:
         number, image_id = row

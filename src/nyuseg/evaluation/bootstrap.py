@@ -50,9 +50,11 @@ def resample(
     """Pooled confusion matrices of as many scenes, drawn with replacement: [resamples,13,13].
 
     confusions: int [n,13,13]; scenes: n names. The same scenes and seed give the same draws, which
-    makes two calls a paired comparison.
+    makes two calls a paired comparison. All NaN for a single scene, which says nothing of others.
     """
     codes, names = pd.factorize(np.asarray(scenes))
+    if len(names) < 2:
+        return np.full((resamples, *confusions.shape[1:]), np.nan)
     sums = np.zeros((len(names), *confusions.shape[1:]))
     np.add.at(sums, codes, confusions)
     draws = draw(len(names), resamples, seed)

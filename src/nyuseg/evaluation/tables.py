@@ -99,14 +99,15 @@ def blend_table(result: BlendRecord) -> str:
 
 
 def difference_text(estimate: Estimate) -> str:
-    """An estimate of a difference as text; '-' where nothing defines it."""
+    """An estimate of a difference as text; '-' where nothing defines it or its interval."""
     if math.isnan(estimate.value):
         return "-"
     # Adding 0 turns a rounded -0 into 0.
     value, low, high = (
         round(number, 4) + 0.0 for number in (estimate.value, estimate.low, estimate.high)
     )
-    return f"{value:+.4f} [{low:+.4f}..{high:+.4f}]"
+    interval = "-" if math.isnan(low) else f"{low:+.4f}..{high:+.4f}"
+    return f"{value:+.4f} [{interval}]"
 
 
 def _signed(value: float) -> str:

@@ -1,6 +1,7 @@
 """How an experiment is begun, and gone on with: only with the same configuration and data."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def create_experiment(config: Config, root: Path, oof: Path, fresh: bool = False
         if (folder / BLEND).exists():
             raise UserError(f"{folder}: a blend; train under another name, --set name=NEW_NAME")
         remove_partial(folder)
+        experiment = _with_its_folds(experiment)
         _write_description(experiment)
     return experiment
 
@@ -45,6 +47,17 @@ def _move_aside(experiment: Experiment) -> None:
     with all_idle(folder.parent, f"{folder.name}.fold_*"):
         folder.rename(aside)
     print(f"moved the earlier {folder} to {aside}")
+
+
+def _with_its_folds(experiment: Experiment) -> Experiment:
+    """The same with the folds that it was begun with, whatever split another version of
+    scikit-learn draws of the same rooms."""
+    if not _is_begun(experiment):
+        return experiment
+    before = open_experiment(experiment.folder.name, experiment.folder.parent)
+    rows = [one.table[["image_id", "scene"]].to_numpy().tolist() for one in (before, experiment)]
+    same = rows[0] == rows[1] and before.config.folds == experiment.config.folds
+    return replace(experiment, table=before.table) if same else experiment
 
 
 def _write_description(experiment: Experiment) -> None:

@@ -48,7 +48,7 @@ def run(
     """
     started = started or time.time()
     facts, predictor = load_package(package, fingerprint)
-    source, ids = find_frames(inputs, facts.competition)
+    source, ids = find_frames(inputs, facts.competition, predictor.uses_depth)
     if predictor.uses_depth:
         require_depth(source.root, "test", f"{facts.experiment} was trained to see them")
     formats = usable_formats(source.root, facts.formats)
@@ -144,11 +144,13 @@ def _load(path: Path, config: Config) -> nn.Module:
         ) from None
 
 
-def find_frames(inputs: Path, competition: str | None) -> tuple[FrameFolder, list[str]]:
+def find_frames(
+    inputs: Path, competition: str | None, depth: bool = True
+) -> tuple[FrameFolder, list[str]]:
     """The test images of the competition and their ids, wherever they are mounted below `inputs`.
 
-    A folder whose path names the competition goes first. Raises UserError, naming what is mounted,
-    when there are none, and for the first fault of their files.
+    A folder whose path names the competition goes first. depth: whether any is needed. Raises
+    UserError, naming what is mounted, when there are none, and for the first fault of their files.
     """
     found = [path for path in find_all(inputs, "test/image") if list_files(path / "test/image")[0]]
     if not found:
@@ -157,7 +159,7 @@ def find_frames(inputs: Path, competition: str | None) -> tuple[FrameFolder, lis
         )
     found.sort(key=lambda path: competition not in path.parts)
     root = found[0]
-    require_clean(root, ["test"])
+    require_clean(root, ["test"], depth)
     ids = list_ids(root, "test")
     others = f" (not of {', '.join(map(str, found[1:]))})" if found[1:] else ""
     print(f"{len(ids)} test images of {root}{others}", flush=True)

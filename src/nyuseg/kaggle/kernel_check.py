@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from nyuseg.data.frames import stored_kinds
+from nyuseg.data.integrity import frame_sizes
 from nyuseg.kaggle.kernel import END
 from nyuseg.kaggle.metadata import KERNEL_FILE, KernelMetadata
 from nyuseg.kaggle.records import PackageRecord
+from nyuseg.submission.formats import FILES, Sizes, read_masks
 from nyuseg.submission.manifest import MANIFEST, Manifest
-from nyuseg.utils.arrays import map_array, read_entries
 from nyuseg.utils.errors import UserError
 from nyuseg.utils.signals import run_child
 
@@ -151,17 +152,22 @@ def script_of(kernel: Path) -> str:
     return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
 
 
-def agreement(one: Path, other: Path) -> float:
-    """Share of equal pixels of two submission.npy files, 0..1. Raises UserError without them."""
-    for path in (one, other):
-        if not (path / "submission.npy").exists():
-            raise UserError(f"{path}: no submission.npy to compare; use --format npy,rle,png")
-    paths = [path / "submission.npy" for path in (one, other)]
-    masks, others = (map_array(path) for path in paths)
-    if masks.shape != others.shape:
-        raise UserError(f"{one} holds {masks.shape}, {other} {others.shape}")
-    pairs = zip(*(read_entries(path) for path in paths), strict=True)
-    return sum(np.count_nonzero(a == b) for a, b in pairs) / masks.size
+def agreement(one: Path, other: Path, sizes: Sizes) -> float:
+    """Share of equal pixels of two submission folders, 0..1, from a format that both have.
+
+    sizes: height and width of each image. Raises UserError without such a format, and as
+    formats.read_masks does.
+    """
+    common = (name for name in FILES.values() if all((at / name).exists() for at in (one, other)))
+    if (name := next(common, None)) is None:
+        raise UserError(
+            f"{one} and {other} have no format in common; give package_kernel.py and infer.py the "
+            "same --format"
+        )
+    encoding = Manifest.read(other / MANIFEST).encoding
+    masks = (read_masks(at / name, sizes, encoding) for at in (one, other))
+    equal = [np.count_nonzero(a == b) for (_, a), (_, b) in zip(*masks, strict=True)]
+    return sum(equal) / sum(height * width for height, width in sizes.values())
 
 
 def check(
@@ -186,7 +192,7 @@ def check(
         inputs = mount(place, layout, package, test)
         working = run_kernel(kernel, place, inputs)
         exact = _require_same_plan(working, expected) and precision == "fp32"
-        share = agreement(working, expected)
+        share = agreement(working, expected, frame_sizes(test.parent, test.name))
         if share < 0.999 or (exact and not _same_bytes(working, expected)):
             hint = "" if precision == "fp32" else "; package with --precision fp32 to see whether "
             hint += "half precision alone does it" if hint else ""
@@ -230,6 +236,5 @@ def _require_same_plan(working: Path, expected: Path) -> bool:
 
 
 def _same_bytes(one: Path, other: Path) -> bool:
-    names = ("submission.npy", "submission.csv", "submission.zip")
-    there = [name for name in names if (other / name).exists() and (one / name).exists()]
+    there = [n for n in FILES.values() if (other / n).exists() and (one / n).exists()]
     return all((one / name).read_bytes() == (other / name).read_bytes() for name in there)

@@ -4,6 +4,7 @@ import ctypes
 import platform
 import re
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
@@ -47,14 +48,29 @@ def gpu_count() -> int:
 
 @cache
 def gpu_fault() -> str | None:
-    """Why this torch cannot compute on the first GPU, which is there; None when it can."""
+    """Why this torch cannot compute on one of the GPUs that are there; None when it can on all."""
     if not torch.cuda.is_available():  # Only the driver's own library counted it.
         return f"its driver is too old for torch {torch.__version__}, or broken"
-    known = [re.match(r"sm_(\d+)", arch) for arch in torch.cuda.get_arch_list()]
-    major, minor = torch.cuda.get_device_capability()
-    if any(known) and major * 10 + minor < min(int(arch[1]) for arch in known if arch):
-        return f"torch {torch.__version__} has no code for {torch.cuda.get_device_name(0)}"
+    for index in range(torch.cuda.device_count()):
+        if not _has_code(torch.cuda.get_arch_list(), torch.cuda.get_device_capability(index)):
+            name = torch.cuda.get_device_name(index)
+            return f"torch {torch.__version__} has no code for {name} (GPU {index})"
     return None
+
+
+def _has_code(architectures: Sequence[str], capability: tuple[int, int]) -> bool:
+    """Whether code for some of `architectures`, such as sm_86 and compute_90, runs on a GPU.
+
+    Machine code (sm) runs on its own major version from its own minor one on; what is compiled when
+    it is loaded (compute), on all later ones. See NVIDIA's CUDA C++ Programming Guide, 'Application
+    Compatibility'. True where none of NVIDIA's is among them.
+    """
+    known = [re.match(r"(sm|compute)_(\d+)(\d)", name) for name in architectures]
+    found = [(match[1], (int(match[2]), int(match[3]))) for match in known if match]
+    return not found or any(
+        version <= capability and (kind == "compute" or version[0] == capability[0])
+        for kind, version in found
+    )
 
 
 def pick_device() -> torch.device:

@@ -4,7 +4,7 @@ import csv
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +14,7 @@ import numpy as np
 from nyuseg.config.prediction import Submission
 from nyuseg.data.classes import NUM_CLASSES
 from nyuseg.data.frames import encode_png
-from nyuseg.data.integrity import image_sizes
+from nyuseg.data.integrity import frame_sizes
 from nyuseg.data.png import decode_numbers
 from nyuseg.submission.rle import decode_mask, encode_mask
 from nyuseg.utils.arrays import ArrayFile, map_array, read_entries
@@ -42,14 +42,23 @@ def usable_formats(root: Path, formats: list[str], asked: bool = False) -> list[
     submission.npy needs one size: when they differ it is left out, said aloud, and with nothing
     left `rle` takes its place. asked: the user named the formats; then it is a UserError instead.
     """
-    if "npy" not in formats or len(sizes := image_sizes(root, "test")) <= 1:
+    if "npy" not in formats or len(sizes := {*frame_sizes(root, "test").values()}) <= 1:
         return formats
-    found = ", ".join(f"{height}x{width}" for width, height in sorted(sizes)[:3])
+    found = ", ".join(f"{height}x{width}" for height, width in sorted(sizes)[:3])
     what = f"{root / 'test'}: images of {len(sizes)} sizes ({found}, ...)"
     if asked:
         raise UserError(f"{what}: {FILES['npy']} needs one size; use --format rle,png")
     print(f"!! {what}: {FILES['npy']} is left out !!", flush=True)
     return [name for name in formats if name != "npy"] or ["rle"]
+
+
+def order_notice(ids: Sequence[str]) -> str | None:
+    """A line that says how sorted `ids` lie in submission.npy, which names none, where somebody who
+    counts would expect another order: 1, 10, 2. None elsewhere."""
+    if not all(map(str.isdecimal, ids)) or list(ids) == sorted(ids, key=int):
+        return None
+    shown = ", ".join(ids[:3])
+    return f"{FILES['npy']} holds the images in the order of their names as text: {shown}, ..."
 
 
 class Writer(Protocol):

@@ -14,14 +14,22 @@ from nyuseg.config.schema import Config
 from nyuseg.data.classes import CLASS_NAMES, NUM_CLASSES
 from nyuseg.data.depth_check import sample_lines
 from nyuseg.data.fold_names import Fold, is_full
-from nyuseg.data.frames import FrameFolder, list_ids, require_depth, stored_kinds, write_png
+from nyuseg.data.frames import FrameFolder, list_ids, require_depth, write_png
 from nyuseg.dataloading.dataset import Source, read_frame
 from nyuseg.experiment.folder import Experiment
 from nyuseg.experiment.records import CrossValidation, Scores
 from nyuseg.inference.loading import load_predictor
 from nyuseg.inference.predictor import Predictor
 from nyuseg.models.device import environment
-from nyuseg.submission.formats import FILES, Sizes, digest, make_writer, usable_formats, verify
+from nyuseg.submission.formats import (
+    FILES,
+    Sizes,
+    digest,
+    make_writer,
+    order_notice,
+    usable_formats,
+    verify,
+)
 from nyuseg.submission.manifest import MANIFEST, DepthRecord, Manifest, Written
 from nyuseg.submission.preview import preview_row, preview_sheet
 from nyuseg.utils.errors import UserError
@@ -130,8 +138,11 @@ def write_submission(
     if predictor.uses_depth:
         for line in sample_lines(source.root, source.split, ids, config.data, trained=True)[1:]:
             print(line, flush=True)
+    if "npy" in formats and (notice := order_notice(ids)):
+        print(f"!! {notice} !!", flush=True)
     predict = predict or partial(predictor.predict, masks=True)
-    sizes, digests, pixels = _write_files(config, source, ids, folder, formats, predict)
+    kinds = ("image", "depth") if predictor.uses_depth else ("image",)
+    sizes, digests, pixels = _write_files(config, source, ids, folder, formats, predict, kinds)
     for name in formats:
         verify(folder / FILES[name], sizes, digests, config.submission)
     return Written(
@@ -154,14 +165,16 @@ def _write_files(
     folder: Path,
     formats: list[str],
     predict: Predict,
+    kinds: Sequence[str],
 ) -> tuple[Sizes, dict[str, bytes], np.ndarray]:
-    """Predict and write all formats and the preview; returns sizes, digests, pixels a class."""
+    """Predict and write all formats and a preview, which shows `kinds` of some frames; returns
+    sizes, digests, pixels a class."""
     count = len(ids)
     wanted = {ids[i] for i in np.linspace(0, count - 1, min(PREVIEWS, count)).astype(int)}
     sizes: Sizes = {}
     digests: dict[str, bytes] = {}
     pixels = np.zeros(NUM_CLASSES, np.int64)
-    rows, kinds = [], stored_kinds(source.root, source.split)
+    rows = []
     with ExitStack() as stack:
         writers = [
             stack.enter_context(make_writer(name, folder, count, config.submission))

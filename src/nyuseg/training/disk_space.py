@@ -15,8 +15,8 @@ from nyuseg.utils.errors import UserError
 Todo = tuple[Experiment, Sequence[Fold]]  # An experiment and those of its folds that are to do.
 
 
-def required_bytes(todo: Sequence[Todo]) -> int:
-    """Bytes that training these folds one after another will add to the disk at most, masks
+def required_bytes(todo: Sequence[Todo], at_once: int = 1) -> int:
+    """Bytes that training these folds, so many at once, will add to the disk at most, masks
     included.
 
     Frame caches beside the experiments are counted once each; one elsewhere looks after itself.
@@ -28,9 +28,11 @@ def required_bytes(todo: Sequence[Todo]) -> int:
     }
     new = [one for path, one in caches.items() if not path.exists()]
     decoded = sum(cache_bytes(one.input, len(one.table)) for one in new)
-    parts = [_kept_and_working(one, folds) for one, folds in todo if folds]
-    kept, working = zip(*parts, strict=True) if parts else ((), ())
-    return decoded + sum(kept) + max(working, default=0)
+    begun = [(one, folds) for one, folds in todo if folds]
+    parts = [_kept_and_working(one, folds) for one, folds in begun]
+    working = [each for (_, each), (_, folds) in zip(parts, begun, strict=True) for _ in folds]
+    kept = sum(left for left, _ in parts)
+    return decoded + kept + sum(sorted(working, reverse=True)[:at_once])
 
 
 def _kept_and_working(experiment: Experiment, folds: Sequence[Fold]) -> tuple[int, int]:
@@ -44,13 +46,16 @@ def _kept_and_working(experiment: Experiment, folds: Sequence[Fold]) -> tuple[in
     return kept, working_bytes(weights, averages)
 
 
-def require_space(todo: Sequence[Todo]) -> None:
-    """Raise UserError when the disk cannot hold what the folds of all experiments will write."""
+def require_space(todo: Sequence[Todo], at_once: int = 1) -> None:
+    """Raise UserError when the disk cannot hold what the folds of all experiments will write.
+
+    at_once: how many are trained side by side.
+    """
     work = [(experiment, fold) for experiment, folds in todo for fold in folds]
     if not work:
         return
     there = sum(experiment.fold_files(fold).bytes_there() for experiment, fold in work)
-    needed = required_bytes(todo) - there
+    needed = required_bytes(todo, at_once) - there
     folder = work[0][0].folder
     free = free_bytes(folder)
     if needed > free:

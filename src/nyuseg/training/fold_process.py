@@ -106,6 +106,9 @@ class FoldProcess:
         if not self.process.returncode:
             return None
         errors = [line for line in self.told if line.startswith("error: ")]
+        if not errors and self.process.returncode < 0:
+            name = signal.Signals(-self.process.returncode).name
+            return f"killed by {name}{', perhaps for want of memory' * (name == 'SIGKILL')}"
         last = errors[-1].removeprefix("error: ") if errors else " ".join(list(self.told)[-1:])
         return last or f"ended with code {self.process.returncode}"
 

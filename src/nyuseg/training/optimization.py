@@ -127,10 +127,16 @@ class TrainingStep:
             self.averages.load_state_dict(state["averages"])
 
 
+def has_idle_weights(model: nn.Module) -> bool:
+    """Whether some weights are never called: a last convolution of smp's EfficientNets, and of
+    those that it has of timm."""
+    idle = ("_conv_head", "conv_head")
+    return any(hasattr(module, name) for module in model.modules() for name in idle)
+
+
 def _in_parallel(model: MultiTaskNet) -> DistributedDataParallel:
     """A network whose gradients are averaged over all processes; they begin with the first's."""
-    # smp's own EfficientNets keep a last convolution that they never call.
-    idle = any(hasattr(module, "_conv_head") for module in model.modules())
+    idle = has_idle_weights(model)
     with warnings.catch_warnings():
         # Newer versions call broadcast_buffers otherwise. BatchNorm's are the same by themselves.
         warnings.simplefilter("ignore", FutureWarning)

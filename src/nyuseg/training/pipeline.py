@@ -1,9 +1,11 @@
 """Training of folds, each fitted and predicted out-of-fold, all pooled; then of networks on all."""
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -29,6 +31,7 @@ from nyuseg.utils.errors import UserError
 
 # Trains some folds, none of which is finished, on a device or several.
 TrainEach = Callable[[Sequence[Job]], None]
+Part = TypeVar("Part")
 
 
 def train(
@@ -38,15 +41,17 @@ def train(
     oof: Path,
     fresh: bool,
     train_each: TrainEach | None = None,
+    at_once: int = 1,
     scored: bool = True,
 ) -> None:
     """Train the folds of experiments that are not finished; pool and score once all of one are.
 
     After them come networks on all images, which are in no score. configs: of one experiment or
     several, whose names differ; root: the data's folder; oof: that of all experiments; fresh: move
-    an earlier run aside; train_each: other than one after the other in this process; scored:
-    whether to pool here. Raises UserError for whatever is wrong, as far as possible before the
-    first step.
+    an earlier run aside; train_each: other than one after the other in this process, and at_once,
+    so many at a time; scored: whether to pool here. Raises UserError for whatever is wrong, as far
+    as possible before the first step; what is wrong with one fold does not keep the others from
+    being trained.
     """
     _require_sense(configs, folds, fresh)
     team = join_team()
@@ -63,11 +68,12 @@ def train(
     device = pick_device()
     resolved = [resolve_normalisation(config) for config in configs]
     experiments = [_begin(config, folds, root, oof, fresh, device) for config in resolved]
-    _require_space(experiments, folds)
+    _require_space(experiments, folds, at_once)
     if train_each is None:  # Each is scored before the next one begins.
-        engine = partial(one_by_one, device=device)
-        for experiment in experiments:
-            _train_all([experiment], folds, engine, scored, len(experiments) > 1)
+        engine, named = partial(one_by_one, device=device), len(experiments) > 1
+        parts = [[experiment] for experiment in experiments]
+        labels = [experiment.config.name for experiment in experiments]
+        _each(parts, labels, lambda part: _train_all(part, folds, engine, scored, named))
     else:
         _train_all(experiments, folds, train_each, scored, len(experiments) > 1)
 
@@ -138,8 +144,9 @@ def _begin(
     return experiment
 
 
-def _require_space(experiments: Sequence[Experiment], folds: Sequence[Fold]) -> None:
-    require_space([(one, [k for k in folds if not one.is_finished(k)]) for one in experiments])
+def _require_space(experiments: Sequence[Experiment], folds: Sequence[Fold], at_once: int) -> None:
+    todo = [(one, [k for k in folds if not one.is_finished(k)]) for one in experiments]
+    require_space(todo, at_once)
 
 
 def _train_in_team(
@@ -153,7 +160,7 @@ def _train_in_team(
     device = team_device()
     config = resolve_normalisation(config)
     if team.is_first:
-        _require_space([_begin(config, folds, root, oof, fresh, device)], folds)
+        _require_space([_begin(config, folds, root, oof, fresh, device)], folds, 1)
     team.wait()
     experiment = open_experiment(config.name, oof, root=root)
     numbered = [fold for fold in folds if isinstance(fold, int)]
@@ -185,19 +192,36 @@ def _require_parts(team: Team, config: Config) -> None:
 
 def one_by_one(jobs: Sequence[Job], device: torch.device) -> None:
     """Train folds one after the other, in this process; see TrainEach."""
-    for place, job in enumerate(jobs, start=1):
-        experiment, fold = job.experiment, job.fold
-        if job.named:
-            print(f"{job.label}:")
+
+    def train_one(place: int) -> None:
+        experiment, fold = jobs[place].experiment, jobs[place].fold
+        if jobs[place].named:
+            print(f"{jobs[place].label}:")
         with experiment.lock(fold):
-            if job.is_finished():  # Since, by another process.
-                continue
-            FoldTrainer(experiment, fold, device, len(jobs) - place).run()
-            _finish(experiment, fold, device)
+            if not jobs[place].is_finished():  # Since, by another process.
+                FoldTrainer(experiment, fold, device, len(jobs) - place - 1).run()
+                _finish(experiment, fold, device)
+
+    _each(range(len(jobs)), [job.label for job in jobs], train_one)
+
+
+def _each(parts: Sequence[Part], labels: Sequence[str], work: Callable[[Part], None]) -> None:
+    """Do some work on each part, whatever is wrong with others. Raises the UserError of the only
+    one, or one that names those that failed."""
+    failed = []
+    for part, label in zip(parts, labels, strict=True):
+        try:
+            work(part)
+        except UserError as error:
+            if len(parts) == 1:
+                raise
+            print(f"{label} failed: {error}", file=sys.stderr, flush=True)
+            failed.append(label)
+    require_all(failed, len(parts))
 
 
 def require_all(failed: Sequence[str], count: int) -> None:
-    """Raise UserError when some of so many folds, named by their labels, have failed."""
+    """Raise UserError when some of so many folds or experiments, by their labels, have failed."""
     if failed:
         raise UserError(
             f"{', '.join(failed)} failed, {count - len(failed)} of {count} finished; what was "

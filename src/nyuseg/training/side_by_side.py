@@ -26,10 +26,14 @@ def side_by_side(script: Path, count: int) -> TrainEach:
 
     def train_each(jobs: Sequence[Job]) -> None:
         if jobs:
-            most = count or len(gpu_names()) or cores()
-            train_side_by_side(script, jobs, min(most, len(jobs)))
+            train_side_by_side(script, jobs, min(at_most(count), len(jobs)))
 
     return train_each
+
+
+def at_most(count: int) -> int:
+    """How many folds are trained at once, see side_by_side."""
+    return count or len(gpu_names()) or cores()
 
 
 def train_side_by_side(script: Path, jobs: Sequence[Job], count: int) -> None:
