@@ -139,7 +139,9 @@ def test_a_blend_is_scored_on_the_labels_of_its_members(work: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_label_corrected_between_two_folds_stops_the_second(work: Path, monkeypatch) -> None:
+def test_a_label_corrected_between_two_folds_stops_the_second(
+    work: Path, monkeypatch, capsys
+) -> None:
     write_oof, right = pipeline.write_oof, (work / "data/train/label/900003.png").read_bytes()
 
     def write_and_correct(*given) -> None:
@@ -147,8 +149,9 @@ def test_a_label_corrected_between_two_folds_stops_the_second(work: Path, monkey
         correct_label(work)
 
     monkeypatch.setattr(pipeline, "write_oof", write_and_correct)
-    with pytest.raises(UserError, match=r"label/900003\.png: changed since third was trained"):
+    with pytest.raises(UserError, match="fold 1 failed, 1 of 2 finished"):
         train_folds.main(arguments(work, "name=third"))
+    assert "label/900003.png: changed since third was trained" in capsys.readouterr().err
     third = work / "oof/third"
     assert (third / "fold_0/fold.json").exists() and not list(third.glob("fold_1/*.pt"))
     monkeypatch.undo()
