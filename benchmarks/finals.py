@@ -10,9 +10,9 @@ Names are those of files in configs/; the first is what the others are compared 
 
 examples:
   python benchmarks/finals.py run --work DIR --input NYUV2 --set model.encoder_weights=FILE \\
-      nyuv2_small nyuv2_small_next
-  python benchmarks/finals.py run --work DIR --input NYUV2 --fold 3 nyuv2_small nyuv2_small_next
-  python benchmarks/finals.py table nyuv2_small nyuv2_small_next
+      nyuv2_small nyuv2_small_best
+  python benchmarks/finals.py run --work DIR --input NYUV2 --fold 3 nyuv2_small nyuv2_small_best
+  python benchmarks/finals.py table nyuv2_small nyuv2_small_best
 """
 
 import argparse

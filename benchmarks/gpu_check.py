@@ -27,7 +27,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
 # Recipes for two cores, and for the demo, say nothing about a GPU.
-SMALL = ("demo", "demo_fpn", "nyuv2_small", "nyuv2_small_best", "nyuv2_small_next")
+SMALL = ("demo", "demo_fpn", "nyuv2_small", "nyuv2_small_best")
 # What the others are nearly the same as.
 SHOWN = (
     "exp060",

@@ -73,38 +73,41 @@ INGREDIENTS: dict[str, tuple[str, ...]] = {
 BEST: dict[str, tuple[str, ...]] = {
     "slopes": ("data.channels=[rgb,inverse_depth,slopes]",),
     "FPN": ("model.decoder=fpn", "data.size=[160,192]"),
+    "separable filters": ("model.separable=true",),
     "zoomed crops": (*UNMOVED, "augment.zoom=[0.67,1.5]", "augment.crop=[128,160]"),
+    "rare crops": ("augment.rare_crop=0.5",),
     "colour": ("augment.colour=0.5",),
     "Lovasz": ("train.lovasz=0.5",),
     "optimiser": (
         "train.lr=0.004",
-        "train.encoder_lr=0.3",
+        "train.encoder_lr=0.6",
         "train.schedule=poly",
         "train.warmup=0.5",
         "train.weight_decay=0.05",
         "train.decay_all=false",
     ),
 }
-BEST_EPOCHS, OTHER_EPOCHS = 7, {"zoomed crops": 5, "Lovasz": 8}
-for _without in (None, *BEST):
-    _parts = [part for name, part in BEST.items() if name != _without]
-    _epochs = OTHER_EPOCHS.get(_without or "", BEST_EPOCHS)
-    INGREDIENTS[f"best without {_without}" if _without else "best"] = (
-        *(change for part in _parts for change in part),
-        f"train.epochs={_epochs}",
-    )
-# Added later: what the gravity tells, which takes some three per cent more time, and crops around
-# rare classes.
-INGREDIENTS["heights too"] = ("data.channels=[rgb,inverse_depth,height,upward]",)
-HEIGHTS = "data.channels=[rgb,inverse_depth,slopes,height,upward]"
-INGREDIENTS["best and heights"] = (*INGREDIENTS["best without slopes"], HEIGHTS)
-INGREDIENTS["best and rare crops"] = (*INGREDIENTS["best"], "augment.rare_crop=0.5")
-# Added when a step was seen to be the decoder's: as many epochs as best, what is bought with the
-# time, and a rate that suits them.
-_separable = (*INGREDIENTS["best"], "model.separable=true")
-INGREDIENTS["best and separable, same epochs"] = _separable
-INGREDIENTS["best and separable"] = (*_separable, "train.epochs=12")
-INGREDIENTS["best and separable, encoder at lr x 0.6"] = (
-    *INGREDIENTS["best and separable"],
-    "train.encoder_lr=0.6",
+# As many as cost the same without bfloat16, by the pixels that a step and a score take.
+BEST_EPOCHS = 10
+OTHER_EPOCHS = {"FPN": 8, "separable filters": 5, "zoomed crops": 7}
+NEEDED = {"zoomed crops": "rare crops"}  # Which are crops, too.
+
+
+def best_without(without: str | None = None) -> tuple[str, ...]:
+    """The best recipe, or all of it but one part and what cannot be without that."""
+    gone = {without, NEEDED.get(without or "")}
+    parts = [part for name, part in BEST.items() if name not in gone]
+    epochs = OTHER_EPOCHS.get(without or "", BEST_EPOCHS)
+    return (*(change for part in parts for change in part), f"train.epochs={epochs}")
+
+
+INGREDIENTS["best"] = best_without()
+INGREDIENTS |= {f"best without {name}": best_without(name) for name in BEST}
+INGREDIENTS["best without depth head"] = (*INGREDIENTS["best"], "model.depth_head=false")
+INGREDIENTS["best of RGB alone"] = (
+    *INGREDIENTS["best without slopes"],
+    "data.channels=[rgb]",
+    "model.depth_head=false",
 )
+HEIGHTS = "data.channels=[rgb,inverse_depth,slopes,height,upward]"
+INGREDIENTS["best and heights"] = (*INGREDIENTS["best"], HEIGHTS)
